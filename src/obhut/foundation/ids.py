@@ -1,0 +1,22 @@
+"""Opaque identifiers: sortable by time, without meaning, safe in logs and job arguments."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NewType
+
+RunId = NewType("RunId", str)
+BackupId = NewType("BackupId", str)
+ControllerId = NewType("ControllerId", str)
+InstructionId = NewType("InstructionId", str)
+TombstoneId = NewType("TombstoneId", str)
+Lsn = NewType("Lsn", str)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
+
+
+def new_id(prefix: str) -> str:
+    """Return ``prefix_`` and 26 characters: 48 bits of Unix milliseconds and 80 random bits (the ULID layout)."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    return prefix + "_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
