@@ -1,0 +1,239 @@
+"""The data map as written: the values of ``datamap.yaml``, nothing resolved against a database yet.
+
+Reference: ``docs/reference/datamap.md``; JSON Schema for editors: ``obhut datamap schema``. Categories are Fideslang data categories
+(``user.contact.email``). Durations are ISO 8601 (``P10Y``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+FORMAT = 1
+DURATION = r"^P(\d+[YMWD])+$"
+_CATEGORY = r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$"
+_TABLE = r"^[^.]+\.[^.]+$"
+
+TableName = Annotated[str, Field(pattern=_TABLE, description="schema.table as PostgreSQL stores the names")]
+Duration = Annotated[str, Field(pattern=DURATION, description="ISO 8601 duration such as P10Y")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Verb(StrEnum):
+    """What an erasure does to a row that belongs to the person."""
+
+    DELETE = "delete"
+    ANONYMISE = "anonymise"
+    UNLINK = "unlink"
+    KEEP = "keep"
+    DELETE_IF_ORPHANED = "delete_if_orphaned"
+
+
+class Treatment(_Model):
+    """A verb with what it needs; written short (``delete``) or, for ``keep``, with its ground and period."""
+
+    verb: Verb
+    ground: Annotated[str | None, Field(default=None, description="legal ground such as § 147 AO", max_length=200)]
+    period: Annotated[Duration | None, Field(default=None, description="how long rows are kept after the erasure")]
+    then: Annotated[Verb | None, Field(default=None, description="what happens when the period is over: delete or anonymise")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:  # noqa: ANN401 - what YAML gives
+        if isinstance(value, str):
+            return {"verb": value}
+        if isinstance(value, dict) and "keep" in value:
+            rest = {key: content for key, content in value.items() if key not in {"keep", "for"}}
+            return {"verb": "keep", "ground": value["keep"], "period": value.get("for"), "then": "delete", **rest}
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.verb is Verb.KEEP and not (self.ground and self.period):
+            raise ValueError("keep needs a legal ground and a period: {keep: § 147 AO, for: P10Y}")
+        if self.verb is not Verb.KEEP and (self.ground or self.period or self.then):
+            raise ValueError("only keep takes a ground, a period and what comes then")
+        if self.then not in {None, Verb.DELETE, Verb.ANONYMISE}:
+            raise ValueError("after keep only delete or anonymise can come")
+        return self
+
+
+class JsonRule(_Model):
+    """What becomes of one JSON path: ``remove`` the key, set it to ``null``, or to a constant string."""
+
+    path: Annotated[str, Field(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$")]
+    to: Annotated[Any, Field(default="remove", description="remove, null or a constant")]
+
+
+class Anonymisation(_Model):
+    """How a personal column is anonymised where its row stays. Exactly one way is set."""
+
+    way: Literal["null", "empty", "constant", "template", "generalise", "json", "default", "keep"]
+    value: Annotated[Any, Field(default=None, description="the constant, the template text or the unit of generalise")]
+    paths: tuple[JsonRule, ...] = ()
+    reason: Annotated[str | None, Field(default=None, description="why keep does not hurt", max_length=200)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:  # noqa: ANN401 - what YAML gives
+        if value is None:
+            return {"way": "null"}
+        if isinstance(value, str):
+            return {"way": value}
+        if isinstance(value, dict) and "way" not in value and len(value) == 1:
+            ((way, content),) = value.items()
+            if way == "json":
+                if isinstance(content, dict):
+                    return {"way": "json", "paths": [{"path": path, "to": to} for path, to in content.items()]}
+                return {"way": "json", "paths": [{"path": path} for path in content]}
+            if way == "keep":
+                return {"way": "keep", "reason": content}
+            return {"way": way, "value": content}
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.way in {"constant", "template", "generalise"} and self.value is None:
+            raise ValueError(f"{self.way} needs a value: {{{self.way}: …}}")
+        if self.way == "generalise" and self.value not in {"year", "month", "day", "decade", "hour"}:
+            raise ValueError("generalise takes year, month, day, hour or decade")
+        if self.way == "json" and not self.paths:
+            raise ValueError("json needs at least one path")
+        if self.way == "keep" and not self.reason:
+            raise ValueError("keep needs a reason: {keep: why the value tells nothing about the person}")
+        return self
+
+
+class ColumnRule(_Model):
+    """A personal column: its category and how it is anonymised."""
+
+    category: Annotated[str, Field(pattern=_CATEGORY)]
+    anonymise: Anonymisation | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:  # noqa: ANN401 - what YAML gives
+        if isinstance(value, str):
+            return {"category": value}
+        if isinstance(value, dict) and "anonymise" in value and value["anonymise"] is None:
+            return {**value, "anonymise": "null"}
+        return value
+
+
+class LinkRule(_Model):
+    """How rows of a table lead to rows of another one that stands nearer to the person.
+
+    One of: ``columns`` (mine to theirs, with or without a foreign key; ``when`` for polymorphic pairs), ``by`` (a foreign key's name),
+    ``array`` (a column with an array of keys), ``json`` with ``path`` (keys inside a JSON column).
+    """
+
+    to: TableName
+    name: str | None = None
+    by: Annotated[str | None, Field(default=None, description="name of a foreign key")]
+    columns: Annotated[dict[str, str] | None, Field(default=None, description="my column: their column")]
+    array: Annotated[str | None, Field(default=None, description="my array column")]
+    json_column: Annotated[str | None, Field(default=None, alias="json", description="my json or jsonb column")]
+    path: Annotated[str | None, Field(default=None, pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$")]
+    key: Annotated[str | None, Field(default=None, description="their column that array or path holds; default: the primary key")]
+    when: Annotated[dict[str, str | int | bool], Field(default_factory=dict, description="only rows where my column has this value")]
+    erase: Annotated[Treatment | None, Field(default=None, description="treatment for rows reached by this link; default: the table's")]
+    anonymises: Annotated[
+        tuple[str, ...], Field(default=(), description="the personal columns that are this person's, where a row has several; default: all")
+    ]
+    when_anonymised: Treatment | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        forms = [self.columns is not None, self.by is not None, self.array is not None, self.json_column is not None]
+        if sum(forms) > 1:
+            raise ValueError("a link is one of columns, by, array, json")
+        if (self.json_column is None) != (self.path is None):
+            raise ValueError("json and path go together")
+        if self.path is not None and self.path.count("[*]") > 1:
+            raise ValueError("a path may hold one [*] at the most")
+        return self
+
+
+class SharedBy(_Model):
+    """A referencing column set that has no foreign key, for ``delete_if_orphaned``."""
+
+    table: TableName
+    columns: dict[str, str]
+
+
+class TableRule(_Model):
+    """All that the map says about one table."""
+
+    personal: Annotated[bool, Field(default=True, description="false: no column holds personal data")]
+    columns: Annotated[dict[str, ColumnRule], Field(default_factory=dict)]
+    not_personal: Annotated[tuple[str, ...] | Literal["*"], Field(default=())]
+    links: tuple[LinkRule, ...] = ()
+    shared_by: tuple[SharedBy, ...] = ()
+    erase: Treatment | None = None
+    when_anonymised: Treatment | None = None
+    note: Annotated[str | None, Field(default=None, max_length=500)]
+
+
+class SubjectRule(_Model):
+    """A kind of data subject: the table in which a row is a person."""
+
+    table: TableName
+    key: tuple[str, ...] = ()
+    controller: Annotated[
+        dict[str, str] | tuple[LinkRule, ...],
+        Field(description="my column: column of the controller's key; or the hops that lead to the controller table"),
+    ] = ()
+    incarnation: Annotated[tuple[str, ...], Field(default=(), description="columns that tell this person from the next with the same key")]
+    created: Annotated[str | None, Field(default=None, description="column with the moment of registration")]
+    identifiers: Annotated[tuple[str, ...], Field(default=(), description="columns whose values leak checks look for")]
+    activity: Annotated[tuple[str, ...], Field(default=(), description="columns that count as activity")]
+
+
+class CanaryRow(_Model):
+    """A row of a canary; values may hold ``{token}`` and ``{table.column}`` of an earlier row."""
+
+    table: TableName
+    values: dict[str, Any]
+
+
+class CanaryRule(_Model):
+    """How a synthetic person is planted (``obhut canary plant``), the positive control of every proof."""
+
+    subject: str
+    rows: Annotated[tuple[CanaryRow, ...], Field(min_length=1)]
+
+
+class ControllerRule(_Model):
+    """The table in which a row is a controller (a customer of the vendor)."""
+
+    table: TableName
+    key: tuple[str, ...] = ()
+
+
+class DatabaseMap(_Model):
+    """The map of one protected database."""
+
+    controller: ControllerRule
+    subjects: Annotated[dict[str, SubjectRule], Field(min_length=1)]
+    tables: dict[TableName, TableRule]
+    canary: CanaryRule | None = None
+
+    @field_validator("subjects")
+    @classmethod
+    def _short_names(cls, value: dict[str, SubjectRule]) -> dict[str, SubjectRule]:
+        for name in value:
+            if not name.replace("_", "").isalnum() or not name.isascii() or not name.islower():
+                raise ValueError(f"the subject kind {name!r} needs a name of lower-case letters, digits and underscores")
+        return value
+
+
+class DataMap(_Model):
+    """A whole ``datamap.yaml``."""
+
+    obhut: Annotated[Literal[1], Field(description="version of the format")]
+    databases: Annotated[dict[str, DatabaseMap], Field(min_length=1)]
