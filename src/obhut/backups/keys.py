@@ -19,6 +19,7 @@ from typing import Protocol
 
 from obhut.backups.errors import KeyGoneError
 from obhut.foundation.clock import aware
+from obhut.keystore.store import KeyState
 
 VARIABLE = "OBHUT_SEAL_KEYS"  # path of the memory file, for the WAL filter
 MAC_NAME = "backup-catalogue"
@@ -27,12 +28,16 @@ MAC_NAME = "backup-catalogue"
 class DataKeys(Protocol):
     """What a repository needs of the key store."""
 
-    def data_key(self, label: str) -> bytes:
-        """Return the 32-byte key of a label, made on first use."""
+    def data_key(self, label: str, *, create: bool = True) -> bytes:
+        """Return the 32-byte key of a label, made on first use unless ``create`` is false."""
         ...
 
     def destroy(self, label: str) -> None:
         """Destroy the key of a label; what was sealed with it cannot be opened by anybody any more."""
+        ...
+
+    def labels(self) -> list[tuple[str, KeyState]]:
+        """Return every label that ever existed with its state."""
         ...
 
     def mac_key(self, name: str) -> bytes:

@@ -248,7 +248,7 @@ def _seal_files(data: Path, work: Path, listed: manifest.Manifest, backup: Backu
         done += entry.size if entry else 0
         progress(done, backup.size)
     for path_name in listed.files:
-        if path_name not in seen and not manifest.ignored(path_name):
+        if path_name not in seen:
             raise _tampered(backup.id, path_name, "is missing")
     for relative in ("", *backup.directories):
         fsync_directory(files / relative)

@@ -28,6 +28,7 @@ _LONG_HEADER: Final = struct.Struct("<HHIQI4xQII")  # XLogLongPageHeaderData
 _SHORT_HEADER: Final = struct.Struct("<HHIQI")
 _LONG: Final = 0x0002  # XLP_LONG_HEADER
 _BLOCK: Final = 8192
+_UNUSED: Final = bytes(_BLOCK)
 # XLOG_PAGE_MAGIC by major version of the server.
 PAGE_MAGIC: Final = {14: 0xD10D, 15: 0xD110, 16: 0xD113, 17: 0xD116, 18: 0xD118}
 
@@ -324,10 +325,12 @@ def _same(one: WalSegment, other: WalSegment, keys: sealing.KeySource) -> bool:
     return left == right
 
 
-def plain_copy(path: Path, target: Path, keys: sealing.KeySource) -> None:
+def plain_copy(path: Path, target: Path, keys: sealing.KeySource, owner: tuple[int, int] | None = None) -> None:
     """Write a small sealed or plain file (a timeline history) in plain."""
     with path.open("rb") as source, target.open("wb") as file:
         os.fchmod(file.fileno(), 0o600)
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
         for block in _plain(source, keys, path):
             file.write(block)
 
@@ -379,7 +382,7 @@ class _PageChecker:
     def _check(self, data: bytes, offset: int, position: int) -> None:
         magic, flags, timeline, address, _ = _SHORT_HEADER.unpack_from(data, offset)
         first = position == self._segment.start
-        if not first and magic == 0 and not any(data[offset : offset + _BLOCK]):
+        if not first and magic == 0 and data[offset : offset + _BLOCK] == _UNUSED:
             return  # the unused end of a segment
         if magic != self._magic or address != position:
             raise self._wrong("a page header does not fit its place")
