@@ -85,9 +85,16 @@ class Archive:
         """Return every segment there is, duplicates too."""
         return wal.inventory(self.layout, size)
 
-    def identity(self, backup: Backup) -> wal.WalIdentity:
-        """Return what every segment must say about its server."""
-        return wal.WalIdentity(backup.system_identifier, backup.major, backup.wal_segment_size)
+    def identity(self) -> wal.WalIdentity:
+        """Return what every segment must say about its server; all base backups of an archive agree on it.
+
+        Raises:
+            NoBackupError: the archive has no readable base backup.
+        """
+        records, _ = self.records()
+        if not records:
+            raise NoBackupError("the archive has no readable base backup", 'Run "obhut backup check".')
+        return wal.WalIdentity(self.system_identifier, records[-1].major, records[-1].wal_segment_size)
 
     def histories(self) -> dict[int, str]:
         """Return the text of each timeline's history file."""
@@ -119,21 +126,19 @@ class Archive:
             return [(timeline, 0, None)]
         return wal.path_of(timeline, wal.parse_history(text))
 
-    def segments(self, timeline: int, start: Lsn, end: Lsn | None, size: int) -> list[wal.WalSegment]:
+    def segments(self, timeline: int, start: Lsn, end: Lsn | None) -> list[wal.WalSegment]:
         """Return one segment for each position from ``start`` to ``end`` along a timeline's history; no hole check."""
         last = None if end is None else wal.lsn_number(end)
-        return wal.chosen(self.inventory(size), self.stretches(timeline), wal.lsn_number(start), last)
+        return wal.chosen(self.inventory(self.identity().segment_size), self.stretches(timeline), wal.lsn_number(start), last)
 
-    def hole(self, timeline: int, start: Lsn, end: Lsn | None, size: int) -> wal.WalHole | None:
+    def hole(self, timeline: int, start: Lsn, end: Lsn | None) -> wal.WalHole | None:
         """Return the first gap between two positions, or None."""
         last = None if end is None else wal.lsn_number(end)
-        return wal.hole(self.segments(timeline, start, end, size), wal.lsn_number(start), last, timeline, size)
+        return wal.hole(self.segments(timeline, start, end), wal.lsn_number(start), last, timeline, self.identity().segment_size)
 
-    def stage_wal(
-        self, segments: Iterable[wal.WalSegment], directory: Path, identity: wal.WalIdentity, owner: tuple[int, int] | None
-    ) -> list[Path]:
+    def stage_wal(self, segments: Iterable[wal.WalSegment], directory: Path, owner: tuple[int, int] | None) -> list[Path]:
         """Write segments and all timeline histories in plain, each verified; see :func:`obhut.backups.wal.stage`."""
-        wanted = list(segments)
+        wanted, identity = list(segments), self.identity()
         wal.refuse_conflicts(wanted, self.inventory(identity.segment_size), self.layout.errors, self._open)
         staged = wal.stage(wanted, directory, self._open, identity, owner)
         for path in wal.histories(self.layout).values():
@@ -150,9 +155,9 @@ class Archive:
         """Read a sealed base backup through; see :func:`obhut.backups.seal.verify`."""
         seal.verify(backup, self.layout, self.keys, progress)
 
-    def verify_wal(self, segment: wal.WalSegment, identity: wal.WalIdentity) -> None:
+    def verify_wal(self, segment: wal.WalSegment) -> None:
         """Read one segment through; see :func:`obhut.backups.wal.verify`."""
-        wal.verify(segment, self._open, identity)
+        wal.verify(segment, self._open, self.identity())
 
     def _open(self, label: str) -> bytes:
         return self.keys.data_key(label, create=False)

@@ -15,9 +15,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -115,12 +115,12 @@ class Barman:
                 self._command(["receive-wal", self.layout.database]), env=self._environment(None), record=self.layout.run / "receiver", output=log
             )
 
-    def archive(self, days: Iterable[date]) -> None:
+    def archive(self, now: datetime) -> None:
         """Move finished segments into the archive through the sealing filter."""
-        with key_lending.lent(self.keys, self.layout.database, days) as lent:
+        with key_lending.lent(self.keys, self.layout.database, self._moments(now, _LONGEST_STEP * 6)) as lent:
             self._run("archive", ["archive-wal", self.layout.database], timeout=_LONGEST_STEP * 6, lent=lent)
 
-    def base_backup(self, parent: str | None, days: Iterable[date]) -> str:
+    def base_backup(self, parent: str | None, now: datetime) -> str:
         """Take a base backup and return its id.
 
         Raises:
@@ -129,7 +129,8 @@ class Barman:
         before = {copy.id for copy in self.copies()}
         arguments = ["backup", *(["--incremental", parent] if parent else []), self.layout.database]
         _next_second(before)
-        with key_lending.lent(self.keys, self.layout.database, days) as lent:
+        # Barman archives WAL once more when the copy is done, which may be hours from now.
+        with key_lending.lent(self.keys, self.layout.database, self._moments(now, _LONGEST_BACKUP)) as lent:
             self._run("backup", arguments, timeout=_LONGEST_BACKUP, lent=lent)
         made = [copy for copy in self.copies() if copy.id not in before]
         if len(made) != 1 or made[0].state is not CopyState.COPIED:
@@ -152,6 +153,12 @@ class Barman:
         if record.exists():
             record.unlink()
             fsync_directory(self.layout.meta)
+
+    def _moments(self, now: datetime, seconds: float) -> list[datetime]:
+        """Return a moment of every span for which a segment may ask for a key."""
+        waiting = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in _listed(self.layout.streaming)]
+        today = datetime.now(UTC)  # the segments' times are the machine's, whatever clock the caller has
+        return [now, *waiting, *key_lending.spans(today, today + timedelta(seconds=seconds))]
 
     def _copy(self, name: str) -> BaseCopy:
         facts = _facts(self.layout.meta / f"{name}-backup.info") or _facts(self.layout.base / name / "backup.info")

@@ -6,9 +6,8 @@ complete, usable, too old or left over is decided by Obhut from the files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -58,11 +57,11 @@ class Engine(Protocol):
         """Start the program that streams WAL; it runs until it is ended."""
         ...
 
-    def archive(self, days: Iterable[date]) -> None:
-        """Move finished segments into the archive, sealed with the keys of these days."""
+    def archive(self, now: datetime) -> None:
+        """Move finished segments into the archive, sealed with the keys for the times of their last write."""
         ...
 
-    def base_backup(self, parent: str | None, days: Iterable[date]) -> str:
+    def base_backup(self, parent: str | None, now: datetime) -> str:
         """Take a base backup, an incremental one when a parent is given, and return its id.
 
         Raises:

@@ -1,7 +1,8 @@
-"""Data keys of a repository: one for each day, so that destroying a day's key is a second belt for the age limit.
+"""Data keys of a repository: one for every six hours, so that destroying a key is a second belt for the age limit.
 
-The label of a key names the database and the UTC day on which the data was in the database: for a base backup the day it began, for a
-WAL segment the day of its last write. A process that seals WAL for the engine gets the keys through an anonymous memory file: they
+The label of a key names the database and the UTC hour at which its span begins. What counts is when the data was in the database: for
+a base backup when it began, for a WAL segment its last write. A day would be too coarse: between the window that must be restorable
+and the age limit there may be less than a day to spare. A process that seals WAL for the engine gets the keys through an anonymous memory file: they
 are never in its environment, its arguments or on a disk.
 """
 
@@ -14,8 +15,8 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
 
 from obhut.backups.errors import KeyGoneError
 from obhut.foundation.clock import aware
@@ -23,6 +24,9 @@ from obhut.keystore.store import KeyState
 
 VARIABLE = "OBHUT_SEAL_KEYS"  # path of the memory file, for the WAL filter
 MAC_NAME = "backup-catalogue"
+SPAN: Final = timedelta(hours=6)
+_HOURS: Final = 6
+_FORM: Final = "%Y-%m-%dT%H"
 
 
 class DataKeys(Protocol):
@@ -45,25 +49,38 @@ class DataKeys(Protocol):
         ...
 
 
-def label(database: str, day: date) -> str:
-    """Return the label of a day's data key."""
-    return f"backup-{database}-{day.isoformat()}"
+def label(database: str, moment: datetime) -> str:
+    """Return the label of the data key for data that was in the database at a moment."""
+    return _label(database, span_of(moment))
 
 
-def day_of(moment: datetime) -> date:
-    """Return the UTC day of a moment."""
-    return aware(moment).date()
+def span_of(moment: datetime) -> datetime:
+    """Return the beginning of the span of six hours that a moment lies in."""
+    moment = aware(moment)
+    return moment.replace(hour=moment.hour // _HOURS * _HOURS, minute=0, second=0, microsecond=0)
 
 
-def labelled_day(text: str, database: str) -> date | None:
-    """Return the day of a label of this database; None for any other label."""
+def spans(first: datetime, last: datetime) -> list[datetime]:
+    """Return the beginnings of all spans from one moment to another."""
+    found = [span_of(first)]
+    while found[-1] + SPAN <= aware(last):
+        found.append(found[-1] + SPAN)
+    return found
+
+
+def labelled_span(text: str, database: str) -> datetime | None:
+    """Return the span of a label of this database; None for any other label."""
     prefix = f"backup-{database}-"
     if not text.startswith(prefix):
         return None
     try:
-        return date.fromisoformat(text[len(prefix) :])
+        return datetime.strptime(text[len(prefix) :], _FORM).replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def _label(database: str, span: datetime) -> str:
+    return f"backup-{database}-{span.strftime(_FORM)}"
 
 
 def mac(keys: DataKeys, content: bytes) -> str:
@@ -72,12 +89,13 @@ def mac(keys: DataKeys, content: bytes) -> str:
 
 
 @contextmanager
-def lent(keys: DataKeys, database: str, days: Iterable[date]) -> Iterator[str]:
-    """Lend the keys of some days to child processes; yields the path to pass in :data:`VARIABLE`."""
-    content = {day.isoformat(): base64.b64encode(keys.data_key(label(database, day))).decode() for day in sorted(set(days))}
+def lent(keys: DataKeys, database: str, wanted: Iterable[datetime]) -> Iterator[str]:
+    """Lend the keys of some spans to child processes; yields the path to pass in :data:`VARIABLE`."""
+    labels = {_label(database, span_of(moment)) for moment in wanted}
+    content = {name: base64.b64encode(keys.data_key(name)).decode() for name in sorted(labels)}
     descriptor = os.memfd_create("obhut-keys", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, json.dumps({"database": database, "days": content}).encode())
+        os.write(descriptor, json.dumps({"database": database, "keys": content}).encode())
         # The child opens it through /proc, which only the same user may do.
         yield f"/proc/{os.getpid()}/fd/{descriptor}"
     finally:
@@ -85,15 +103,29 @@ def lent(keys: DataKeys, database: str, days: Iterable[date]) -> Iterator[str]:
         os.close(descriptor)
 
 
-def borrowed(day: date) -> tuple[str, bytes]:
-    """Return label and key of a day inside a child that got :data:`VARIABLE`.
+def borrowed_for(moment: datetime) -> tuple[str, bytes]:
+    """Return label and key for data of a moment, inside a child that got :data:`VARIABLE`.
 
     Raises:
-        KeyGoneError: the key of that day was not lent.
+        KeyGoneError: the key of that span was not lent.
     """
+    database = str(_borrowed()["database"])
+    name = label(database, moment)
+    return name, borrowed(name)
+
+
+def borrowed(name: str) -> bytes:
+    """Return the key of a label, inside a child that got :data:`VARIABLE`.
+
+    Raises:
+        KeyGoneError: that key was not lent.
+    """
+    found = _borrowed()["keys"].get(name)
+    if found is None:
+        raise KeyGoneError("the key for the segment's time was not lent to the WAL filter", "It is archived at the next run.")
+    return base64.b64decode(found)
+
+
+def _borrowed() -> dict[str, Any]:
     with open(os.environ[VARIABLE], encoding="utf-8") as file:  # noqa: PTH123 - fast start matters here
-        content = json.load(file)
-    try:
-        return label(content["database"], day), base64.b64decode(content["days"][day.isoformat()])
-    except KeyError:
-        raise KeyGoneError("the key of the segment's day was not lent to the WAL filter", "It is archived at the next run.") from None
+        return dict(json.load(file))

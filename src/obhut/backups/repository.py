@@ -5,15 +5,15 @@ Works from the files and the key store alone, so a restore is possible when the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from obhut.backups import seal, wal
+from obhut.backups import seal
 from obhut.backups import keys as key_lending
 from obhut.backups.archive import Archive
 from obhut.backups.catalogue import Backup, BackupKind, BackupState
-from obhut.backups.errors import NoBackupError
+from obhut.backups.errors import NoBackupError, WalError
 from obhut.backups.layout import Layout
 from obhut.backups.wal import WalHole, WalIdentity, WalSegment, WalSource, lsn_number, lsn_text
 from obhut.foundation.clock import aware, stamp
@@ -134,38 +134,39 @@ class Repository:
 
     # -- WAL --------------------------------------------------------------------------------------------------------------------
 
-    def wal_segments(self, backup: Backup, end: Lsn | None = None, *, timeline: int | None = None) -> list[WalSegment]:
-        """Return the segments from a base backup's begin to a position, in order, the one being streamed included.
+    def wal_segments(
+        self, timeline: int, start_lsn: Lsn, end_lsn: Lsn | None = None, *, system_identifier: int | None = None
+    ) -> list[WalSegment]:
+        """Return one segment for each position, in order, the one being streamed included; gaps are :meth:`wal_hole`'s matter.
 
         Args:
-            backup: where recovery starts (of a chain, the last link).
-            end: position that must be reached; None: everything there is.
-            timeline: whose history to follow; None: the newest that descends from the backup.
+            timeline: whose history to follow (see :meth:`latest_timeline`); earlier positions come from its ancestors.
+            start_lsn: first position, such as a base backup's ``begin_lsn``.
+            end_lsn: position that must be reached; None: everything there is.
+            system_identifier: the server; None: the newest one.
         """
-        archive = self.archive(backup.system_identifier)
-        wanted = timeline if timeline is not None else archive.latest_timeline(backup)
-        return archive.segments(wanted, backup.begin_lsn, end, backup.wal_segment_size)
+        return self._server(system_identifier).segments(timeline, start_lsn, end_lsn)
 
-    def wal_hole(self, backup: Backup, end: Lsn | None = None, *, timeline: int | None = None) -> WalHole | None:
-        """Return the first gap between a base backup's begin and a position (None: the newest segment), or None when complete."""
-        archive = self.archive(backup.system_identifier)
-        wanted = timeline if timeline is not None else archive.latest_timeline(backup)
-        return archive.hole(wanted, backup.begin_lsn, end, backup.wal_segment_size)
+    def wal_hole(
+        self, timeline: int, start_lsn: Lsn, end_lsn: Lsn | None = None, *, system_identifier: int | None = None
+    ) -> WalHole | None:
+        """Return the first gap between two positions (end None: the newest segment there is), or None when complete."""
+        return self._server(system_identifier).hole(timeline, start_lsn, end_lsn)
 
-    def wal_end(self, backup: Backup, *, timeline: int | None = None) -> Lsn:
+    def wal_end(self, timeline: int, start_lsn: Lsn, *, system_identifier: int | None = None) -> Lsn:
         """Return the position behind the last segment that is reachable without a gap (its last part may be unused)."""
-        segments = self.wal_segments(backup, timeline=timeline)
-        position = lsn_number(backup.begin_lsn) // backup.wal_segment_size * backup.wal_segment_size
-        for segment in segments:
-            if segment.start != position:
-                break
-            position = segment.end
-        return lsn_text(position)
+        missing = self.wal_hole(timeline, start_lsn, system_identifier=system_identifier)
+        if missing is not None:
+            return missing.start_lsn
+        segments = self.wal_segments(timeline, start_lsn, system_identifier=system_identifier)
+        return lsn_text(segments[-1].end) if segments else start_lsn
 
-    def stage_wal(
-        self, backup: Backup, segments: Sequence[WalSegment] | Iterable[WalSegment], directory: Path, *, owner: tuple[int, int] | None = None
-    ) -> list[Path]:
-        """Write segments in plain under their server names into an existing private directory, with all timeline histories.
+    def latest_timeline(self, backup: Backup) -> int:
+        """Return the newest timeline that descends from the end of a base backup."""
+        return self.archive(backup.system_identifier).latest_timeline(backup)
+
+    def stage_wal(self, segments: Iterable[WalSegment], directory: Path, *, owner: tuple[int, int] | None = None) -> list[Path]:
+        """Write segments of one server in plain under their server names into an existing private directory, with all histories.
 
         Every segment is decrypted, its size and every page header checked against server, timeline and position. The one being
         streamed is written under its final name; recovery stops where it ends.
@@ -175,9 +176,23 @@ class Repository:
             WalConflictError: two different files claim to be the same segment.
             SealBrokenError: a sealed segment was changed or truncated.
         """
-        archive = self.archive(backup.system_identifier)
-        return archive.stage_wal(segments, directory, archive.identity(backup), owner)
+        wanted = list(segments)
+        if len({segment.system_identifier for segment in wanted}) > 1:
+            raise WalError("segments of two servers cannot be staged together", "Ask for the segments of one server.")
+        if not wanted:
+            return []
+        return self.archive(wanted[0].system_identifier).stage_wal(wanted, directory, owner)
 
-    def timelines(self, system_identifier: int) -> dict[int, str]:
-        """Return the text of each timeline's history file of one server."""
-        return self.archive(system_identifier).histories()
+    def histories(self, *, system_identifier: int | None = None) -> dict[int, str]:
+        """Return the text of each timeline's history file of one server (None: the newest)."""
+        return self._server(system_identifier).histories()
+
+    def _server(self, system_identifier: int | None) -> Archive:
+        if system_identifier is not None:
+            return self.archive(system_identifier)
+        found = self.archives()
+        # An archive that was just begun has no base backup to restore from yet.
+        found = [archive for archive in found if archive.records()[0]] or found
+        if not found:
+            raise NoBackupError(f"{self.database} has no backups", f'Run "obhut backup start {self.database}".')
+        return found[-1]

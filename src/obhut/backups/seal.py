@@ -211,7 +211,7 @@ def _record(copy: BaseCopy, listed: manifest.Manifest, database: str) -> Backup:
         size=listed.total_size,
         files=len(listed.files),
         manifest_digest=listed.digest,
-        label=key_lending.label(database, key_lending.day_of(copy.begin_time)),
+        label=key_lending.label(database, copy.begin_time),
         tablespaces=tuple(oid for oid, _ in copy.tablespaces),
         directories=tuple(_directories(copy.data)),
     )

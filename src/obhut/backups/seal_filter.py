@@ -16,22 +16,17 @@ from obhut.backups import keys, sealing
 def main(arguments: list[str]) -> int:
     """Run the filter; returns the exit status."""
     if arguments == ["--open"]:
-        for block in sealing.unsealed(sys.stdin.buffer, _key, "wal"):
+        for block in sealing.unsealed(sys.stdin.buffer, keys.borrowed, "wal"):
             sys.stdout.buffer.write(block)
     else:
-        # The day of the last write: pg_receivewal keeps no other time, and a segment waits here while nothing archives.
-        day = datetime.fromtimestamp(os.fstat(0).st_mtime, UTC).date()
-        label, key = keys.borrowed(day)
+        # The time of the last write: a segment waits here while nothing archives, and its age counts from then.
+        label, key = keys.borrowed_for(datetime.fromtimestamp(os.fstat(0).st_mtime, UTC))
         sealer = sealing.Sealer(sys.stdout.buffer, key, label, "wal", compress=True)
         while block := sys.stdin.buffer.read(sealing.CHUNK):
             sealer.write(block)
         sealer.finish()
     sys.stdout.buffer.flush()
     return 0
-
-
-def _key(label: str) -> bytes:
-    return keys.borrowed(datetime.fromisoformat(label[-10:]).date())[1]
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class WalSegment:
     """One segment in the repository."""
 
     name: str
+    system_identifier: int  # of the server whose archive it lies in
     timeline: int
     start: int  # first position, in bytes
     size: int  # of the plain segment, in bytes
@@ -115,17 +116,18 @@ class WalIdentity:
 def inventory(layout: Layout, size: int) -> list[WalSegment]:
     """Return every segment, ordered by timeline, position and source (archived first); duplicates are all listed."""
     found: list[WalSegment] = []
+    server = int(layout.root.name)
     if layout.wals.is_dir():
         for directory in layout.wals.iterdir():
             if directory.is_dir():
-                found.extend(_scan(directory, WalSource.ARCHIVED, size))
+                found.extend(_scan(directory, WalSource.ARCHIVED, size, server))
     if layout.streaming.is_dir():
-        found.extend(_scan(layout.streaming, WalSource.STREAMED, size))
+        found.extend(_scan(layout.streaming, WalSource.STREAMED, size, server))
     order = list(WalSource)
     return sorted(found, key=lambda segment: (segment.timeline, segment.start, order.index(segment.source)))
 
 
-def _scan(directory: Path, source: WalSource, size: int) -> Iterator[WalSegment]:
+def _scan(directory: Path, source: WalSource, size: int, server: int) -> Iterator[WalSegment]:
     for path in directory.iterdir():
         name, _, suffix = path.name.partition(".")
         if not _SEGMENT.fullmatch(name) or suffix not in {"", "partial"}:
@@ -137,6 +139,7 @@ def _scan(directory: Path, source: WalSource, size: int) -> Iterator[WalSegment]
         number = int(name[8:16], 16) * ((1 << 32) // size) + int(name[16:24], 16)
         yield WalSegment(
             name=name,
+            system_identifier=server,
             timeline=int(name[:8], 16),
             start=number * size,
             size=size,
