@@ -6,6 +6,7 @@ block. Every session sets the output formats that checksums depend on, so that t
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel, conninfo
+from psycopg.adapt import Buffer, Dumper
+from psycopg.pq import Format
 
 from obhut.postgres.errors import SerializationError, safe
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal
 
+_TID, _TID_ARRAY = 27, 1010  # oids of pg_catalog.tid and tid[]
 Query = Composable | str
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -33,6 +37,28 @@ _FORMATS = {
     "client_min_messages": "warning",
     "row_security": "off",  # a policy that would hide rows becomes an error instead of a silently shorter copy
 }
+
+
+class TidArray:
+    """Row addresses as a parameter of type ``tid[]`` in binary: four bytes block number, two bytes line pointer, big endian.
+
+    Args:
+        packed: addresses as ``block << 16 | line pointer``, which is the same six bytes.
+    """
+
+    __slots__ = ("packed",)
+
+    def __init__(self, packed: Iterable[int]) -> None:
+        self.packed = packed
+
+
+class _TidArrayDumper(Dumper):
+    format = Format.BINARY
+    oid = _TID_ARRAY
+
+    def dump(self, obj: TidArray) -> Buffer:
+        items = [b"\0\0\0\6" + packed.to_bytes(6, "big") for packed in obj.packed]
+        return struct.pack(">iiIii", 1, 0, _TID, len(items), 1) + b"".join(items)
 
 
 class Session:
@@ -74,6 +100,7 @@ class Session:
                 SQL("set_config({}, {}, false)").format(Literal(name), Literal(value)) for name, value in wanted.items()
             )
             connection.execute(SQL("SELECT ") + assignments)
+            connection.adapters.register_dumper(TidArray, _TidArrayDumper)
         return cls(connection)
 
     def __enter__(self) -> Self:
@@ -134,6 +161,11 @@ class Session:
             cursor.execute(_composed(query), params)
             while batch := cursor.fetchmany(size):
                 yield batch
+
+    def addresses(self, query: Query, params: Params = None) -> list[Row]:
+        """Return rows in binary format: an oid comes as int, a tid as its six bytes (``int.from_bytes`` packs it)."""
+        with safe(), self._connection.cursor(binary=True) as cursor:
+            return cursor.execute(_composed(query), params).fetchall()
 
     def copy_out(self, query: Composable) -> Iterator[memoryview]:
         """Yield the blocks of a ``COPY … TO STDOUT`` as the server sends them."""

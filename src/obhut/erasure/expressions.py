@@ -1,0 +1,152 @@
+"""The SQL expressions of the data map: how a column's value changes when its row stays.
+
+One set of expressions serves the live ``UPDATE`` and the restore's ``SELECT``, so that a person who was anonymised in production comes
+out of a restore the same. They are deterministic and read nothing but their own row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from obhut.datamap.graph import parse_path
+from obhut.datamap.models import Anonymisation
+from obhut.postgres.catalogue import Column, Table
+from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
+
+Expression = Callable[[Composable], Composable]  # from the value so far to the new one
+_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def null(_: Composable) -> Composable:
+    """The value is gone."""
+    return SQL("NULL")
+
+
+def column_default(column: Column) -> Expression:
+    """The column's default, or NULL when it has none."""
+    fragment = trusted(column.default) if column.default else SQL("NULL")
+    return lambda _: SQL("({})::{}").format(fragment, trusted(column.type))
+
+
+def array_without(setting: str, column: Column) -> Expression:
+    """The array without the keys listed in a run-time parameter; the order of the rest stays."""
+    element = trusted(column.base_type.removesuffix("[]"))
+    return lambda current: SQL(
+        "(CASE WHEN {current} IS NULL THEN NULL ELSE ARRAY("
+        "SELECT obhut_e.v FROM unnest({current}) WITH ORDINALITY AS obhut_e(v, n) WHERE obhut_e.v IS NULL"
+        " OR obhut_e.v NOT IN (SELECT unnest(current_setting({setting})::{element}[])) ORDER BY obhut_e.n) END)::{type}"
+    ).format(current=current, setting=Literal(setting), element=element, type=trusted(column.type))
+
+
+def json_without(setting: str, column: Column, path: tuple[str | None, ...]) -> Expression:
+    """The JSON value without the keys listed in a run-time parameter at the path; a list loses the elements that hold them."""
+    listed = SQL("(SELECT unnest(current_setting({})::text[]))").format(Literal(setting))
+    if None not in path:
+        where = Literal(_steps(path))
+        return lambda current: _as(
+            column,
+            SQL("CASE WHEN ({c}::jsonb #>> {p}) IN {l} THEN {c}::jsonb #- {p} ELSE {c}::jsonb END").format(c=current, p=where, l=listed),
+        )
+    star = path.index(None)
+    above, below = Literal(_steps(path[:star])), Literal(_steps(path[star + 1 :]))
+    return lambda current: _as(
+        column,
+        SQL(
+            "CASE WHEN jsonb_typeof({c}::jsonb #> {a}) = 'array' THEN {set} ELSE {c}::jsonb END"
+        ).format(
+            c=current,
+            a=above,
+            set=_replace(
+                current,
+                path[:star],
+                SQL(
+                    "(SELECT coalesce(jsonb_agg(obhut_e.v ORDER BY obhut_e.n), '[]') FROM jsonb_array_elements({c}::jsonb #> {a})"
+                    " WITH ORDINALITY AS obhut_e(v, n) WHERE (obhut_e.v #>> {b}) IS NULL OR (obhut_e.v #>> {b}) NOT IN {l})"
+                ).format(c=current, a=above, b=below, l=listed),
+            ),
+        ),
+    )
+
+
+def anonymised(rule: Anonymisation, table: Table, column: Column) -> Expression:
+    """Return the expression of an anonymisation rule of the data map."""
+    kind = trusted(column.type)
+    if rule.way == "null":
+        return null
+    if rule.way == "default":
+        return column_default(column)
+    if rule.way == "empty":
+        text = "{}" if column.category == "A" or column.base_type in {"json", "jsonb"} else ""
+        return lambda _: SQL("{}::{}").format(Literal(text), kind)
+    if rule.way == "constant":
+        return lambda _: SQL("{}::{}").format(Literal(_constant(rule.value)), kind)
+    if rule.way == "template":
+        parts = [
+            SQL("{}::text").format(Identifier(piece)) if index % 2 else Literal(piece) for index, piece in enumerate(_FIELD.split(str(rule.value)))
+        ]
+        return lambda _: SQL("concat({})::{}").format(SQL(", ").join(parts), kind)
+    if rule.way == "generalise":
+        return lambda current: SQL("date_trunc({}, {}::timestamp)::{}").format(Literal(rule.value), current, kind)
+    return _json_rules(rule, column)
+
+
+def template_columns(rule: Anonymisation) -> tuple[str, ...]:
+    """Return the columns that a template reads."""
+    return tuple(_FIELD.findall(str(rule.value))) if rule.way == "template" else ()
+
+
+def _json_rules(rule: Anonymisation, column: Column) -> Expression:
+    steps = [(parse_path(entry.path), entry.to) for entry in rule.paths]
+
+    def apply(current: Composable) -> Composable:
+        value: Composable = SQL("{}::jsonb").format(current)
+        for path, to in steps:
+            value = _json_step(value, path, to)
+        return _as(column, value)
+
+    return apply
+
+
+def _json_step(value: Composable, path: tuple[str | None, ...], to: Any) -> Composable:  # noqa: ANN401 - a JSON constant
+    if None in path:
+        star = path.index(None)
+        above = Literal(_steps(path[:star]))
+        inner = _json_step(SQL("obhut_e.v"), path[star + 1 :], to) if path[star + 1 :] else (SQL("NULL") if to == "remove" else _json(to))
+        kept = SQL(" WHERE false") if to == "remove" and not path[star + 1 :] else SQL("")
+        rebuilt = SQL(
+            "(SELECT coalesce(jsonb_agg({inner} ORDER BY obhut_e.n), '[]') FROM jsonb_array_elements({v} #> {a})"
+            " WITH ORDINALITY AS obhut_e(v, n){kept})"
+        ).format(inner=inner, v=value, a=above, kept=kept)
+        return SQL("CASE WHEN jsonb_typeof({v} #> {a}) = 'array' THEN {set} ELSE {v} END").format(
+            v=value, a=above, set=_replace(value, path[:star], rebuilt)
+        )
+    where = Literal(_steps(path))
+    if to == "remove":
+        return SQL("({} #- {})").format(value, where)
+    return SQL("CASE WHEN ({v} #> {p}) IS NULL THEN {v} ELSE jsonb_set({v}, {p}, {to}) END").format(v=value, p=where, to=_json(to))
+
+
+def _replace(value: Composable, path: tuple[str | None, ...], by: Composable) -> Composable:
+    if not path:
+        return by
+    return SQL("jsonb_set({}::jsonb, {}, {})").format(value, Literal(_steps(path)), by)
+
+
+def _json(value: Any) -> Composable:  # noqa: ANN401 - a JSON constant
+    return SQL("to_jsonb({}::text)").format(Literal(str(value))) if value is not None else SQL("'null'::jsonb")
+
+
+def _as(column: Column, value: Composable) -> Composable:
+    return SQL("({})::{}").format(value, trusted(column.type))
+
+
+def _steps(path: tuple[str | None, ...]) -> list[str]:
+    return [step for step in path if step is not None]
+
+
+def _constant(value: Any) -> str:  # noqa: ANN401 - a YAML scalar
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

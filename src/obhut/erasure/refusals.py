@@ -1,0 +1,41 @@
+"""Why an erasure is not carried out; nothing has been deleted when one of these is raised."""
+
+from __future__ import annotations
+
+from obhut.foundation.errors import ObhutError
+
+
+class ErasureRefusedError(ObhutError):
+    """An erasure cannot be carried out as asked."""
+
+    code = "erasure-refused"
+
+
+class PlanConflictError(ErasureRefusedError):
+    """The data map and the foreign keys do not agree about rows that the plan reaches."""
+
+    code = "erasure-plan-conflict"
+
+
+class SubjectMissingError(ErasureRefusedError):
+    """There is no row of this subject kind with the key asked for, and no tombstone of it."""
+
+    code = "subject-missing"
+
+
+class IncarnationConflictError(ErasureRefusedError):
+    """A row has the key of a tombstone but is perhaps another person."""
+
+    code = "incarnation-conflict"
+
+
+class ErasureIncompleteError(ErasureRefusedError):
+    """Rows of the person remain, or came back while the erasure ran (a trigger, a concurrent writer)."""
+
+    code = "erasure-incomplete"
+
+
+class StaleMapError(ErasureRefusedError):
+    """The schema is no longer the one that the data map was checked against."""
+
+    code = "datamap-stale"

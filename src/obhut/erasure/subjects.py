@@ -1,0 +1,256 @@
+"""From tombstones to rows: who of the listed people is in this database, and who only bears the same key."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from obhut.datamap.graph import Graph, Subject
+from obhut.erasure.addresses import RowAddresses
+from obhut.erasure.closure import Keys, Seed
+from obhut.erasure.entries import Action, Decision, Tombstone
+from obhut.erasure.fingerprints import Verdict, fingerprint, judge
+from obhut.erasure.plan import Cohort, cohort_of, keep_periods
+from obhut.erasure.refusals import IncarnationConflictError, SubjectMissingError
+from obhut.postgres.connections import Session
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, trusted
+
+CHUNK = 50_000
+
+Decisions = Mapping[int, Mapping[str, Decision]]  # tombstone number, fingerprint found
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A row of a subject table as an erasure request needs it; the key is personal data."""
+
+    oid: int
+    address: bytes
+    key: tuple[str, ...]
+    controller_key: tuple[str, ...]
+    fingerprint: str
+    created_at: datetime | None
+
+    def __repr__(self) -> str:
+        """Return a text without the key."""
+        return f"<Person in relation {self.oid}>"
+
+
+@dataclass
+class Found:
+    """Outcome of looking a list of tombstones up.
+
+    Attributes:
+        seeds: start of the closure.
+        people: rows that are the erased person.
+        later: rows with the same key that are another incarnation, left alone.
+        missing: tombstones whose row is not in the database.
+    """
+
+    seeds: list[Seed] = field(default_factory=list)
+    people: int = 0
+    later: int = 0
+    missing: int = 0
+
+
+def lookup(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[str]], mac_key: bytes) -> list[Person]:
+    """Return the rows of a subject kind that bear these keys, each with its controller's key and its fingerprint.
+
+    Args:
+        keys: columns of the primary key as text, in the map's order.
+
+    Raises:
+        SubjectMissingError: a key is not a value of the key's type.
+    """
+    subject = graph.subject(kind)
+    controller = _controller_columns(graph, subject)
+    found: list[Person] = []
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        extra = SQL(", ").join(controller.columns)
+        for row in session.rows(_query(graph, subject, extra=extra, joins=controller.joins), _arrays(subject, chunk)):
+            oid, address, number, created = row[:4]
+            incarnation = row[4 : 4 + len(subject.incarnation)]
+            found.append(
+                Person(
+                    oid=oid,
+                    address=_packed(address),
+                    key=tuple(chunk[number - 1]),
+                    controller_key=tuple(row[4 + len(subject.incarnation) :]),
+                    fingerprint=fingerprint(mac_key, graph.database, kind, incarnation),
+                    created_at=created,
+                )
+            )
+    return found
+
+
+def find(
+    session: Session,
+    graph: Graph,
+    chunks: Iterable[Sequence[Tombstone]],
+    mac_key: bytes,
+    now: datetime,
+    decisions: Decisions | None = None,
+) -> Found:
+    """Look tombstones up in a database and return the seeds of the closure.
+
+    Raises:
+        IncarnationConflictError: rows bear a tombstone's key but are perhaps other people, and nobody has decided yet.
+    """
+    search = _Search(session, graph, mac_key, now, decisions or {})
+    for tombstones in chunks:
+        search.add(tombstones)
+    return search.finish()
+
+
+class _Search:
+    def __init__(self, session: Session, graph: Graph, mac_key: bytes, now: datetime, decisions: Decisions) -> None:
+        self._session = session
+        self._graph = graph
+        self._mac_key = mac_key
+        self._now = now
+        self._decisions = decisions
+        self._periods = keep_periods(graph)
+        self._rows: dict[tuple[Cohort, str], dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))
+        self._sets: dict[tuple[Cohort, str], dict[int, RowAddresses]] = defaultdict(lambda: defaultdict(RowAddresses))
+        self._missing: dict[tuple[Cohort, str], Keys] = defaultdict(list)
+        self._conflicts: list[int] = []
+        self._found = Found()
+
+    def add(self, tombstones: Sequence[Tombstone]) -> None:
+        by_kind: dict[str, list[Tombstone]] = defaultdict(list)
+        for tombstone in tombstones:
+            if tombstone.key is not None:
+                by_kind[tombstone.subject_kind].append(tombstone)
+        for kind, members in by_kind.items():
+            for start in range(0, len(members), CHUNK):
+                self._look_up(self._graph.subject(kind), members[start : start + CHUNK])
+
+    def _look_up(self, subject: Subject, tombstones: list[Tombstone]) -> None:
+        keys = [tombstone.key or () for tombstone in tombstones]
+        seen: set[int] = set()
+        for oid, address, number, created, *incarnation in self._session.rows(_query(self._graph, subject), _arrays(subject, keys)):
+            tombstone = tombstones[number - 1]
+            seen.add(number)
+            verdict = self._judge(subject, tombstone, created, incarnation)
+            if verdict is Verdict.PERSON:
+                self._found.people += 1
+                self._rows[self._group(tombstone)][oid].append(_packed(address))
+            elif verdict is Verdict.LATER:
+                self._found.later += 1
+            else:
+                self._conflicts.append(tombstone.seq)
+        missing = [tombstone for number, tombstone in enumerate(tombstones, 1) if number not in seen]
+        self._found.missing += len(missing)
+        if self._keyed_links(subject):
+            for tombstone in missing:
+                self._missing[self._group(tombstone)].append(tombstone.key or ())
+        for group, relations in self._rows.items():
+            for oid, tids in relations.items():
+                self._sets[group][oid] = self._sets[group][oid] | RowAddresses.from_tids(tids)
+        self._rows.clear()
+
+    def _keyed_links(self, subject: Subject) -> bool:
+        """Whether rows can name a person whose row is gone: some link to the subject has no foreign key behind it."""
+        return any(not (link.foreign_key and link.foreign_key.validated and link.foreign_key.enforced) for link in self._graph.links_to(subject.table))
+
+    def _judge(self, subject: Subject, tombstone: Tombstone, created: datetime | None, incarnation: Sequence[str | None]) -> Verdict:
+        found = fingerprint(self._mac_key, self._graph.database, subject.kind, incarnation) if tombstone.fingerprint else ""
+        return judge(
+            tombstone.fingerprint,
+            found,
+            erased_at=tombstone.erased_at,
+            created_at=created,
+            decisions=self._decisions.get(tombstone.seq),
+        )
+
+    def _group(self, tombstone: Tombstone) -> tuple[Cohort, str]:
+        if not self._periods:
+            return (_PLAIN[tombstone.action], tombstone.subject_kind)
+        return (cohort_of(self._periods, tombstone.action, tombstone.erased_at, self._now), tombstone.subject_kind)
+
+    def finish(self) -> Found:
+        if self._conflicts:
+            numbers = ", ".join(str(number) for number in sorted(self._conflicts)[:5])
+            raise IncarnationConflictError(
+                f"{len(self._conflicts)} rows bear the key of a tombstone but differ in their incarnation columns (tombstone {numbers})",
+                'Is it the same person? Decide with "obhut erasures resolve", then run the command again.',
+            )
+        for cohort, kind in {*self._sets, *self._missing}:
+            subject = self._graph.subject(kind)
+            group = (cohort, kind)
+            self._found.seeds.append(Seed(cohort, subject, dict(self._sets.get(group, {})), self._missing.get(group, [])))
+        return self._found
+
+
+_PLAIN = {action: Cohort(action) for action in Action}
+
+
+@dataclass(frozen=True, slots=True)
+class _ControllerColumns:
+    columns: list[Composable]
+    joins: Composable
+
+
+def _controller_columns(graph: Graph, subject: Subject) -> _ControllerColumns:
+    """Return the controller key's columns for a subject row ``s``, joined only as far as needed."""
+    alias, joins = "s", SQL("")
+    composed: Composable = joins
+    path = subject.controller_path
+    for index, hop in enumerate(path):
+        last = index == len(path) - 1
+        if last and set(graph.controller_key) <= set(hop.parent_columns):
+            mine = dict(zip(hop.parent_columns, hop.columns, strict=True))
+            return _ControllerColumns([SQL("{}::text").format(Identifier(alias, mine[name])) for name in graph.controller_key], composed)
+        following = f"h{index}"
+        on = SQL(" AND ").join(
+            SQL("{} = {}").format(Identifier(alias, mine), Identifier(following, theirs))
+            for mine, theirs in zip(hop.columns, hop.parent_columns, strict=True)
+        )
+        parent = graph.catalogue.tables[hop.parent]
+        composed = SQL("{} LEFT JOIN {} {} ON {}").format(composed, parent.relation, Identifier(following), on)
+        alias = following
+    return _ControllerColumns([SQL("{}::text").format(Identifier(alias, name)) for name in graph.controller_key], composed)
+
+
+def _query(graph: Graph, subject: Subject, *, extra: Composable | None = None, joins: Composable | None = None) -> Composed:
+    """Address, number of the key asked for, creation and incarnation of each row that bears one of the keys."""
+    table = graph.catalogue.tables[subject.table]
+    arrays = SQL(", ").join(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)
+    names = SQL(", ").join(Identifier(f"k{position}") for position in range(len(subject.key)))
+    on = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), Identifier(f"k{position}")) for position, name in enumerate(subject.key))
+    incarnation = SQL("").join(SQL(", s.{}::text").format(Identifier(name)) for name in subject.incarnation)
+    created = SQL("s.{}::timestamptz").format(Identifier(subject.created)) if subject.created else SQL("NULL::timestamptz")
+    return SQL(
+        "SELECT s.tableoid::int8, s.ctid::text, k.n, {created}{incarnation}{extra}"
+        " FROM unnest({arrays}) WITH ORDINALITY AS k({names}, n) JOIN {table} s ON {on}{joins}"
+    ).format(
+        created=created,
+        incarnation=incarnation,
+        extra=SQL(", {}").format(extra) if extra is not None else SQL(""),
+        arrays=arrays,
+        names=names,
+        table=table.relation,
+        on=on,
+        joins=joins or SQL(""),
+    )
+
+
+def _arrays(subject: Subject, keys: Sequence[Sequence[str]]) -> list[list[str]]:
+    if any(len(key) != len(subject.key) for key in keys):
+        raise SubjectMissingError(
+            f"the key of a {subject.kind} has {len(subject.key)} columns: {', '.join(subject.key)}",
+            "Give one value for each column, in this order.",
+        )
+    return [[key[position] for key in keys] for position in range(len(subject.key))]
+
+
+def _packed(text: str) -> bytes:
+    """Return ``(block,line)`` as its six binary bytes."""
+    block, line = text[1:-1].split(",")
+    return (int(block) << 16 | int(line)).to_bytes(6, "big")
+
+
+__all__ = ["Decisions", "Found", "Person", "find", "lookup"]
