@@ -10,10 +10,16 @@ from obhut.foundation.errors import ObhutError
 
 
 class Severity(StrEnum):
-    """Errors stop every run; warnings are for the reviewer."""
+    """Errors stop every run; warnings are for the reviewer; information is for the record."""
 
     ERROR = "error"
     WARNING = "warning"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """Errors first."""
+        return list(Severity).index(self)
 
 
 @dataclass(frozen=True, slots=True)

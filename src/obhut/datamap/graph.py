@@ -197,7 +197,7 @@ class _Resolver:
     def _has(self, table: Table, columns: Iterable[str], where: tuple[str | int, ...]) -> bool:
         missing = [name for name in columns if name not in table.by_name]
         for name in missing:
-            self.fail("column-missing", where, f"{table.full_name} has no column {name}", "Correct the name, or remove it from the map.")
+            self.fail("column-missing", (*where, name), f"{table.full_name} has no column {name}", "Correct the name, or remove it from the map.")
         return not missing
 
     def _controller(self) -> tuple[int, tuple[str, ...]]:

@@ -189,6 +189,9 @@ class SubjectRule(_Model):
         Field(description="my column: column of the controller's key; or the hops that lead to the controller table"),
     ] = ()
     incarnation: Annotated[tuple[str, ...], Field(default=(), description="columns that tell this person from the next with the same key")]
+    never_reused: Annotated[
+        str | None, Field(default=None, max_length=200, description="instead of incarnation: why no key is ever given to a second person")
+    ]
     created: Annotated[str | None, Field(default=None, description="column with the moment of registration")]
     identifiers: Annotated[tuple[str, ...], Field(default=(), description="columns whose values leak checks look for")]
     activity: Annotated[tuple[str, ...], Field(default=(), description="columns that count as activity")]
