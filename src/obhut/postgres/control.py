@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +35,18 @@ from obhut.postgres.connections import Session, with_parameters
 from obhut.postgres.errors import DatabaseError, UnreachableError, translate
 from obhut.postgres.sql import SQL, Identifier
 
-__all__ = ["close_control", "control_cluster", "control_safe", "control_session", "control_url", "migrate", "open_control", "pending_migrations"]
+__all__ = [
+    "Deferred",
+    "close_control",
+    "control_cluster",
+    "control_safe",
+    "control_session",
+    "control_url",
+    "migrate",
+    "open_control",
+    "opened_url",
+    "pending_migrations",
+]
 
 _DATABASE = "obhut"
 _APPLICATIONS = ("controllers", "journal", "erasure", "backups", "restores")
@@ -116,7 +128,18 @@ def control_url(settings: Settings) -> str:
 
 def control_session(application_name: str = "obhut") -> Session:
     """Return a new session of its own on the control database, next to Django's: for locks that must outlive a transaction."""
-    return Session.connect(_opened_url(), application_name=application_name, settings={"synchronous_commit": "on"})
+    return Session.connect(opened_url(), application_name=application_name, settings={"synchronous_commit": "on"})
+
+
+def opened_url() -> str:
+    """Return the connection string of the control database that this process has open.
+
+    Raises:
+        DatabaseError: none is open.
+    """
+    if not django_settings.configured:
+        raise DatabaseError("the control database is not open", "A programming error: open_control comes first.")
+    return cast("str", db.connections.databases["default"]["OBHUT_URL"])
 
 
 def migrate() -> None:
@@ -210,7 +233,7 @@ def _configure(url: str) -> None:
             DEBUG=False,  # with DEBUG every statement and its values are kept in memory
             PROCRASTINATE_AUTODISCOVER_MODULE_NAME=None,  # jobs are named in obhut.jobs, not found
         )
-    elif _opened_url() != url:
+    elif opened_url() != url:
         # Another control database in the same process: tests, and a command that reads two installations.
         db.connections.close_all()
         db.connections.databases["default"].update(database)
@@ -244,12 +267,6 @@ def _django_database(url: str) -> dict[str, Any]:
             "OBHUT_URL": url,
         }
     raise SettingsError("control.url is not a connection string", "See docs/reference/settings.md.")
-
-
-def _opened_url() -> str:
-    if not django_settings.configured:
-        raise DatabaseError("the control database is not open", "A programming error: open_control comes first.")
-    return cast("str", db.connections.databases["default"]["OBHUT_URL"])
 
 
 def _refuse_protected(settings: Settings, identifier: int) -> None:
@@ -293,3 +310,13 @@ def _believed(record: Path) -> dict[str, float]:
     except (FileNotFoundError, ValueError):
         return {}
     return {str(key): float(at) for key, at in content.items()} if isinstance(content, dict) else {}
+
+
+class Deferred:
+    """A module of tables that is imported at its first use: Django's models cannot be imported before :func:`open_control`."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the module has
+        return getattr(import_module(self._module), name)

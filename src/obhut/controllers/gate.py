@@ -1,0 +1,244 @@
+"""The one gate: nothing touches personal data without a permission from here.
+
+A single instruction is taken by the run that uses it, in one conditional update, so that two runs cannot share it; the same run
+may come back after a crash. Asking without a run (a dry run) takes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+from django.db.models import Q
+
+from obhut.controllers.errors import NotInstructedError
+from obhut.controllers.plan import ASK_CONTROLLER, REMEDIES, WORDS, ContractFacts, Granted, InstructionFacts, Question, Refusal, decide
+from obhut.controllers.vocabulary import Action, InstructionKind, SubjectRef
+from obhut.foundation.actors import Actor
+from obhut.foundation.clock import Clock
+from obhut.postgres.control import Deferred, control_safe
+
+if TYPE_CHECKING:
+    from obhut.controllers import models
+else:
+    models = Deferred("obhut.controllers.models")
+
+_NAMED = 10  # controllers that one refusal spells out
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Proof that the gate was asked: goes into the run and the tombstone."""
+
+    action: Action
+    database: str
+    controller_id: str
+    contract_id: str
+    instruction_id: str
+    actor: Actor
+    granted_at: datetime
+
+
+def permit(
+    action: Action,
+    *,
+    controller_id: str,
+    database: str,
+    subject: SubjectRef | None,
+    actor: Actor,
+    clock: Clock,
+    run_id: str | None = None,
+) -> Permission:
+    """Return the permission to act for one controller, on one person or (``subject=None``) on all its people.
+
+    Args:
+        action: what is to be done.
+        controller_id: whose people are concerned.
+        database: name of the protected database.
+        subject: the person; None for everybody of the controller.
+        actor: who asks.
+        clock: tells what is valid now.
+        run_id: the run that will act; takes a single instruction. None only asks.
+
+    Raises:
+        NotInstructedError: nothing permits it; the reason is the nearest miss.
+    """
+    return permit_subjects(
+        action, controller_id=controller_id, database=database, subjects=[subject], actor=actor, clock=clock, run_id=run_id
+    )[0]
+
+
+def permit_subjects(
+    action: Action,
+    *,
+    controller_id: str,
+    database: str,
+    subjects: Sequence[SubjectRef | None],
+    actor: Actor,
+    clock: Clock,
+    run_id: str | None = None,
+) -> list[Permission]:
+    """Return one permission a person, in order; all or none. See :func:`permit`; the number of queries does not grow with the people.
+
+    Raises:
+        NotInstructedError: at least one person is not covered.
+    """
+    now = clock.now()
+    with control_safe():
+        contracts = _contracts([controller_id])
+        candidates = _candidates(action, [controller_id], database, subjects)
+        general = [facts for _, facts in candidates if facts.subject_keys is None]
+        named: dict[str, list[InstructionFacts]] = {}
+        for _, facts in candidates:
+            for key in facts.subject_keys or ():
+                named.setdefault(key, []).append(facts)
+        granted: list[Granted] = []
+        for subject in subjects:
+            own = named.get(subject.canonical, []) if subject else []
+            question = Question(action, database, subject, run_id, now)
+            verdict = decide(question, contracts.get(controller_id, []), [*general, *own])
+            if isinstance(verdict, Refusal):
+                raise _refused(question, [(controller_id, _explained(question, controller_id, verdict))])
+            granted.append(verdict)
+        _take({controller_id: granted}, action, database, run_id, now)
+    return [Permission(action, database, controller_id, yes.contract_id, yes.instruction.id, actor, now) for yes in granted]
+
+
+def permit_all(
+    action: Action,
+    *,
+    database: str,
+    controller_keys: Iterable[str],
+    actor: Actor,
+    clock: Clock,
+    run_id: str | None = None,
+) -> list[Permission]:
+    """Return one permission a controller for an action on everybody in a database, such as restoring all of it.
+
+    Args:
+        action: what is to be done.
+        database: name of the protected database.
+        controller_keys: canonical keys of every controller that has data in it.
+        actor: who asks.
+        clock: tells what is valid now.
+        run_id: the run that will act; takes single instructions. None only asks.
+
+    Raises:
+        NotInstructedError: lists every controller that has not instructed it.
+    """
+    now = clock.now()
+    keys = sorted(set(controller_keys))
+    question = Question(action, database, None, run_id, now)
+    with control_safe():
+        ids = dict(models.Controller.objects.filter(database=database, key__in=keys).values_list("key", "id"))
+        contracts = _contracts(list(ids.values()))
+        instructions: dict[str, list[InstructionFacts]] = {}
+        for controller_id, facts in _candidates(action, list(ids.values()), database, [None]):
+            instructions.setdefault(controller_id, []).append(facts)
+        missing: list[tuple[str, Refusal]] = []
+        granted: dict[str, Granted] = {}
+        for key in keys:
+            controller_id = ids.get(key)
+            if controller_id is None:
+                missing.append((key, Refusal.NO_CONTROLLER))
+                continue
+            verdict = decide(question, contracts.get(controller_id, []), instructions.get(controller_id, []))
+            if isinstance(verdict, Refusal):
+                missing.append((controller_id, _explained(question, controller_id, verdict)))
+            else:
+                granted[controller_id] = verdict
+        if missing:
+            raise _refused(question, missing)
+        _take({owner: [yes] for owner, yes in granted.items()}, action, database, run_id, now)
+    return [Permission(action, database, owner, yes.contract_id, yes.instruction.id, actor, now) for owner, yes in granted.items()]
+
+
+def _take(granted: Mapping[str, Sequence[Granted]], action: Action, database: str, run_id: str | None, now: datetime) -> None:
+    """Mark single instructions as used by the run, all or none; a run that came first in the meantime makes this one refuse."""
+    wanted = {
+        owner: {yes.instruction.id for yes in verdicts if yes.instruction.kind is InstructionKind.SINGLE and not yes.instruction.used_by_run}
+        for owner, verdicts in granted.items()
+    }
+    if run_id is None or not any(wanted.values()):
+        return
+    with transaction.atomic():
+        for owner, ids in wanted.items():
+            free = models.Instruction.objects.filter(id__in=ids, revoked_at=None).filter(Q(used_by_run="") | Q(used_by_run=run_id))
+            if free.update(used_by_run=run_id, used_at=now) != len(ids):
+                raise _refused(Question(action, database, None, run_id, now), [(owner, Refusal.ALREADY_USED)])
+
+
+def _contracts(controller_ids: Sequence[str]) -> dict[str, list[ContractFacts]]:
+    rows = models.Contract.objects.filter(controller_id__in=controller_ids).values_list("controller_id", "id", "valid_from", "valid_until")
+    found: dict[str, list[ContractFacts]] = {}
+    for controller_id, *facts in rows:
+        found.setdefault(controller_id, []).append(ContractFacts(*facts))
+    return found
+
+
+def _candidates(
+    action: Action, controller_ids: Sequence[str], database: str, subjects: Sequence[SubjectRef | None]
+) -> list[tuple[str, InstructionFacts]]:
+    """Return the instructions that can matter: a controller may have given one for each of thousands of people."""
+    scope = Q(subject_keys=None)
+    if keys := [subject.canonical for subject in subjects if subject]:
+        scope |= Q(subject_keys__overlap=keys)
+    return _facts(Q(controller_id__in=controller_ids, database=database, actions__contains=[action]) & scope)
+
+
+def _facts(condition: Q, limit: int | None = None) -> list[tuple[str, InstructionFacts]]:
+    rows = (
+        models.Instruction.objects.filter(condition)
+        .order_by("-id")
+        .values_list(
+            "controller_id",
+            "id",
+            "kind",
+            "actions",
+            "database",
+            "subject_kind",
+            "subject_keys",
+            "valid_from",
+            "valid_until",
+            "revoked_at",
+            "used_by_run",
+        )[:limit]
+    )
+    return [
+        (
+            owner,
+            InstructionFacts(
+                identifier, InstructionKind(kind), frozenset(actions), database, subject_kind, None if keys is None else frozenset(keys), *rest
+            ),
+        )
+        for owner, identifier, kind, actions, database, subject_kind, keys, *rest in rows
+    ]
+
+
+def _explained(question: Question, controller_id: str, verdict: Refusal) -> Refusal:
+    """Return the nearest miss among all the controller's instructions; only asked once the answer is no."""
+    if verdict in {Refusal.NO_CONTRACT, Refusal.CONTRACT_ENDED, Refusal.CONTRACT_NOT_YET}:
+        known = models.Controller.objects.filter(id=controller_id).exists()
+        return verdict if known else Refusal.NO_CONTROLLER
+    if verdict is not Refusal.NO_INSTRUCTION:
+        return verdict
+    contracts = _contracts([controller_id]).get(controller_id, [])
+    everything = _facts(Q(controller_id=controller_id, actions__contains=[question.action]), limit=1000)
+    again = decide(question, contracts, [facts for _, facts in everything])
+    return again if isinstance(again, Refusal) else verdict
+
+
+def _refused(question: Question, missing: Sequence[tuple[str, Refusal]]) -> NotInstructedError:
+    """Return the refusal; it names controllers, never the person."""
+    what = f"{question.action} in database {question.database}"
+    if len(missing) == 1:
+        controller, reason = missing[0]
+        fact = f"{what} is not permitted for controller {controller}: {WORDS[reason]}"
+    else:
+        named = "; ".join(f"{controller}: {WORDS[reason]}" for controller, reason in missing[:_NAMED])
+        rest = f"; and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        fact = f"{what} is not permitted by {len(missing)} controllers: {named}{rest}"
+    return NotInstructedError(fact, REMEDIES.get(missing[0][1], ASK_CONTROLLER), tuple(missing))
