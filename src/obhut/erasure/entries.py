@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, NewType
 
@@ -161,6 +162,7 @@ class Pending(NamedTuple):
     private: Private | None
 
 
+_stamp = lru_cache(maxsize=64)(stamp)  # a batch shares one moment
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
@@ -186,12 +188,14 @@ def _check(value: object) -> None:
             raise EntryError("an integer in an entry is negative or above 2^53-1")
     elif isinstance(value, list | tuple):
         for item in value:
-            _check(item)
+            if not (type(item) is str and item.isascii()):  # what nearly every value is, without a call
+                _check(item)
     elif isinstance(value, dict):
         for name, item in value.items():
             if type(name) is not str or not name.isascii():
                 raise EntryError("a member name in an entry is not ASCII")
-            _check(item)
+            if not (type(item) is str and item.isascii()):
+                _check(item)
     elif value is not None:
         raise EntryError(f"a value of type {type(value).__name__} cannot be part of an entry")
 
@@ -225,7 +229,7 @@ def private_of_resolution(found: str) -> Canonical:
 
 def tombstone(seq: int, at: datetime, identity: str, new: NewTombstone, epoch: int, commitment: bytes) -> Members:
     """Return the entry of a tombstone."""
-    moment = stamp(at)
+    moment = _stamp(at)
     return {
         "seq": seq,
         "kind": "tombstone",
@@ -238,7 +242,7 @@ def tombstone(seq: int, at: datetime, identity: str, new: NewTombstone, epoch: i
         "map": new.map_version,
         "instruction": new.instruction,
         "epoch": epoch,
-        "erased_at": stamp(new.erased_at) if new.erased_at else moment,
+        "erased_at": _stamp(new.erased_at) if new.erased_at else moment,
         "commitment": commitment.hex(),
     }
 

@@ -1,0 +1,424 @@
+"""The erasure list in use: record who must stay erased, move tombstones along, read the list for a restore.
+
+Every function works on the list that :func:`open_ledger` opened last in this process. What it appends is durable in the control
+database, the mirror and the anchor when it returns (see :mod:`obhut.erasure.places` for the order and why).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import groupby
+from typing import Final, TypeVar
+
+from obhut.erasure import chain, entries, store
+from obhut.erasure.entries import (
+    LEGAL_MOVES,
+    Decision,
+    Epoch,
+    Head,
+    Inventory,
+    Members,
+    NewTombstone,
+    Pending,
+    Private,
+    State,
+    Tombstone,
+    canonical,
+)
+from obhut.erasure.errors import CopyMayExistError, IllegalMoveError, ListForkedError, ListNotOpenError, TombstoneMissingError
+from obhut.erasure.fingerprints import MAC_KEY_NAME
+from obhut.erasure.mirror import LABEL_PREFIX
+from obhut.erasure.places import Places
+from obhut.erasure.store import SQL, Stored
+from obhut.foundation import faultpoints
+from obhut.foundation.actors import Actor
+from obhut.foundation.clock import Clock
+from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
+from obhut.foundation.settings import Settings
+from obhut.keystore import KeyState
+from obhut.postgres.connections import Session
+
+T = TypeVar("T")
+CHUNK: Final = 10_000  # tombstones
+_LABEL_REST: Final = timedelta(days=2)  # a label may still be written to today, and by a clock that is a day behind
+
+
+class Purpose(StrEnum):
+    """Why somebody looks at the private part of a tombstone; an enumeration, because a remark would be free text."""
+
+    SUPPORT = "support"
+    AUDIT = "audit"
+    CONFLICT = "conflict"
+
+
+_opened: Places | None = None
+
+
+def open_ledger(settings: Settings) -> Places:
+    """Make the list of these settings the one of this process, and return its places; harmless when it already is.
+
+    The control database must be open. Nothing is read yet; :func:`verify` and every append do.
+    """
+    global _opened  # noqa: PLW0603 - one list a process, like one control database
+    if _opened is None or _opened.settings != settings:
+        close_ledger()
+        _opened = Places(settings)
+    return _opened
+
+
+def close_ledger() -> None:
+    """Close this thread's connection and forget the list."""
+    global _opened  # noqa: PLW0603 - as above
+    if _opened is not None:
+        _opened.close()
+    _opened = None
+
+
+def places() -> Places:
+    """Return the places of the open list.
+
+    Raises:
+        ListNotOpenError: :func:`open_ledger` was not called.
+    """
+    if _opened is None:
+        raise ListNotOpenError("the erasure list is not open in this process", "A programming error: open_ledger comes first.")
+    return _opened
+
+
+def fingerprint_key() -> bytes:
+    """Return the MAC key for :func:`obhut.erasure.fingerprints.fingerprint`."""
+    return places().keystore.mac_key(MAC_KEY_NAME)
+
+
+# ---- appending ----
+
+
+def record(tombstones: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
+    """Record tombstones durably, and return them in the order given.
+
+    Idempotent: one that repeats an open tombstone of the same database, subject kind, key, fingerprint, action and restore epoch
+    returns that one and adds nothing.
+
+    Raises:
+        ErasureListError: a place lost entries or cannot be written; nobody may be erased.
+        EntryError: a value cannot be part of an entry.
+    """
+    if not tombstones:
+        return []
+
+    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], list[Tombstone]]:
+        current = dict.fromkeys({item.database for item in tombstones}, 0)
+        current.update((name, number) for name, number in session.rows(SQL["epochs"], (list(current),)))
+        known = _known(session, tombstones, current)
+        pending: list[Pending] = []
+        result: list[Tombstone] = []
+        for new in tombstones:
+            identity = new.database, new.subject_kind, new.key, new.fingerprint, new.action
+            recorded = known.get(identity)
+            if recorded is None:
+                item = _tombstone(size + len(pending) + 1, now, new, current[new.database])
+                pending.append(item)
+                recorded = known[identity] = store.from_pending(item, new.erased_at or now, new.key, new.fingerprint)
+            result.append(recorded)
+        return pending, result
+
+    return _append(build, clock)
+
+
+def mark_effective(run: RunId | str, tombstones: Sequence[Tombstone], lsn: Lsn | str, clock: Clock) -> int:
+    """Note that the erasing transaction of these tombstones is committed, and return how many were not effective before.
+
+    Args:
+        run: the run that erased.
+        tombstones: of one database each transaction; several databases give one entry each.
+        lsn: position of the commit in the WAL of the protected database.
+        clock: tells when.
+
+    Raises:
+        IllegalMoveError: one is lifted or retired.
+    """
+
+    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], int]:
+        states = _states(session, [item.seq for item in tombstones])
+        todo = [item for item in tombstones if states[item.seq] is not State.EFFECTIVE]
+        for item in todo:
+            _require(item.id, states[item.seq], State.EFFECTIVE)
+        pending: list[Pending] = []
+        for database, group in groupby(sorted(todo, key=lambda item: item.database), key=lambda item: item.database):
+            numbers = [item.seq for item in group]
+            pending.append(_entry(entries.effective(size + len(pending) + 1, now, database, RunId(run), lsn, numbers)))
+        return pending, len({item.seq for item in todo})
+
+    return _append(build, clock) if tombstones else 0
+
+
+def lift(ids: Sequence[TombstoneId | str], instruction: InstructionId | str, clock: Clock) -> int:
+    """Lift tombstones that were recorded in error or whose instruction was reversed, forget who they were about, and return how many.
+
+    Raises:
+        TombstoneMissingError: there is no tombstone of one id.
+        IllegalMoveError: one is lifted or retired already.
+    """
+
+    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], int]:
+        found = _found(session, ids)
+        for item in found:
+            _require(item.id, item.state, State.LIFTED)
+        return [_entry(entries.lifted(size + 1, now, instruction, [item.seq for item in found]))], len(found)
+
+    return _append(build, clock, forgets=True) if ids else 0
+
+
+def resolve(tombstone: TombstoneId | str, found: str, decision: Decision, instruction: InstructionId | str, clock: Clock) -> None:
+    """Settle a conflict of fingerprints: say whether the row with the fingerprint ``found`` is the erased person.
+
+    Raises:
+        TombstoneMissingError: there is no such tombstone.
+        IllegalMoveError: it is lifted or retired.
+    """
+
+    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], None]:
+        item = _found(session, [tombstone])[0]
+        if item.state not in entries.OPEN_STATES:
+            raise IllegalMoveError(f"tombstone {item.id} is {item.state}", "A conflict is settled on an open tombstone only.")
+        private = Private(size + 1, os.urandom(chain.SALT_BYTES), entries.private_of_resolution(found))
+        commitment = chain.commit(private.salt, private.text)
+        members = entries.resolved(size + 1, now, item.seq, decision, instruction, commitment)
+        return [_entry(members, private)], None
+
+    _append(build, clock)
+
+
+def retire(inventory: Inventory, clock: Clock) -> int:
+    """Retire every tombstone of a database that no existing copy can still hold, forget who they were about, and return how many.
+
+    Raises:
+        CopyMayExistError: the inventory is not complete.
+    """
+    if not inventory.complete:
+        raise CopyMayExistError(
+            f"not every place that may hold a copy of {inventory.database} could be listed",
+            "Which repository did not answer? Nothing retires before the inventory is complete.",
+        )
+
+    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], int]:
+        since = inventory.copies_since
+        numbers = [seq for (seq,) in session.rows(SQL["retirable"], (inventory.database, since, since))]
+        return ([_entry(entries.retired(size + 1, now, inventory, numbers))] if numbers else []), len(numbers)
+
+    return _append(build, clock, forgets=True)
+
+
+def new_epoch(database: str, run: RunId | str, system_identifier: int | str, timeline: int, clock: Clock) -> Epoch:
+    """Open a restore epoch: from here on the database may hand out identifiers again. Repeating it for the same run changes nothing."""
+
+    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], Epoch]:
+        rows = session.rows(SQL["epochs_of"], (database,))
+        for number, of_run, system, line, opened_at in rows:
+            if of_run == run:
+                return [], Epoch(database, number, RunId(of_run), system, line, opened_at)
+        number = max((row[0] for row in rows), default=0) + 1
+        epoch = Epoch(database, number, RunId(run), str(system_identifier), timeline, now)
+        return [_entry(entries.epoch(size + 1, epoch))], epoch
+
+    return _append(build, clock)
+
+
+# ---- reading ----
+
+
+def current_epoch(database: str) -> int:
+    """Return the restore epoch of the database; 0 before its first restore."""
+    found = places().session().row(SQL["epochs"], ([database],))
+    return int(found[1]) if found else 0
+
+
+def open_list(
+    database: str, *, as_of: int | None = None, after: int = 0, subject_kind: str | None = None, size: int = CHUNK
+) -> Iterator[list[Tombstone]]:
+    """Yield the open (recorded or effective) tombstones of a database, chunk by chunk, one subject kind a chunk, in constant memory.
+
+    No transaction stays open between chunks, so the reader may take its time. A restore reads the list at its start, then again
+    with ``after`` for what arrived meanwhile.
+
+    Args:
+        database: name of the protected database.
+        as_of: only tombstones up to this size of the list; by default up to the size at the first call.
+        after: only tombstones behind this size of the list.
+        subject_kind: only this kind of data subject.
+        size: tombstones a chunk at the most.
+    """
+    session = places().session()
+    if as_of is None:
+        as_of = head().size
+    kind = subject_kind if subject_kind is not None else session.value(SQL["next_kind"], (database, ""))
+    while kind is not None:
+        position = after
+        while rows := session.rows(SQL["chunk"], (database, kind, position, as_of, size)):
+            position = rows[-1][0]
+            yield store.tombstones(rows)
+            if len(rows) < size:
+                break
+        kind = session.value(SQL["next_kind"], (database, kind)) if subject_kind is None else None
+
+
+def count(database: str) -> int:
+    """Return the number of open tombstones of a database."""
+    return int(places().session().value(SQL["count"], (database,)))
+
+
+def states() -> list[tuple[str, State, int]]:
+    """Return how many tombstones each database has in each state."""
+    return [(database, State(state), number) for database, state, number in places().session().rows(SQL["states"])]
+
+
+def head() -> Head:
+    """Return size and hash of the list, and when its anchor was signed; size 0 when there is no list yet."""
+    here = places()
+    found = store.stored(here.session())
+    anchor = here.anchor()
+    return Head(found.size if found else 0, found.hash if found else b"", anchor.signed_at if anchor and anchor.size else None)
+
+
+def highest_keys(database: str, subject_kind: str) -> dict[int, int]:
+    """Return the highest integer at each position (from 0) of the keys of a subject kind; positions without integers are left out.
+
+    After a restore every sequence must continue above these, or the next person gets the number of an erased one.
+    """
+    return {int(position) - 1: int(value) for position, value in places().session().rows(SQL["highest_keys"], (database, subject_kind))}
+
+
+def subject_kinds(database: str) -> list[str]:
+    """Return the kinds of data subjects that have tombstones in a database, in any state."""
+    session, kinds, kind = places().session(), list[str](), ""
+    while (kind := session.value(SQL["next_kind"], (database, kind))) is not None:
+        kinds.append(kind)
+    return kinds
+
+
+def resolutions(database: str) -> dict[int, dict[str, Decision]]:
+    """Return the settled conflicts of a database: by number of the tombstone, then by fingerprint of the row; the latest decision counts."""
+    settled: dict[int, dict[str, Decision]] = {}
+    for tombstone, found, decision in places().session().rows(SQL["resolutions"], (database,)):
+        settled.setdefault(tombstone, {})[found] = Decision(decision)
+    return settled
+
+
+def find(ids: Sequence[TombstoneId | str]) -> list[Tombstone]:
+    """Return tombstones by id, in the order of the list, in whatever state.
+
+    Raises:
+        TombstoneMissingError: there is no tombstone of one id.
+    """
+    return _found(places().session(), ids)
+
+
+def page(
+    *, database: str | None = None, state: State | None = None, after: int = 0, limit: int = CHUNK
+) -> list[Tombstone]:
+    """Return tombstones in any state for a reader, with key and fingerprint withheld."""
+    wanted = None if state is None else str(state)
+    return store.tombstones(places().session().rows(SQL["page"], (database, database, wanted, wanted, after, limit)))
+
+
+def reveal(tombstone: TombstoneId | str, actor: Actor, purpose: Purpose, clock: Clock) -> tuple[tuple[str, ...], str] | None:
+    """Return key and fingerprint of a tombstone to a named actor, or None when they are forgotten. The look is on record first.
+
+    Raises:
+        TombstoneMissingError: there is no such tombstone.
+    """
+    session = places().session()
+    if not session.execute(SQL["looked"], (new_id("look"), str(actor), str(purpose), clock.now(), tombstone)):
+        raise _missing(str(tombstone))
+    key, fingerprint = session.row(SQL["reveal"], (tombstone,)) or (None, None)
+    return None if key is None else (tuple(key), fingerprint)
+
+
+# ---- inside ----
+
+
+def _append(build: Callable[[Session, int, datetime], tuple[list[Pending], T]], clock: Clock, *, forgets: bool = False) -> T:
+    """Append what ``build`` decides under the writer's lock, to all three places."""
+    here = places()
+    now = clock.now()
+    with here.writing() as session:
+        before = here.ready(session, now)
+        faultpoints.reach("erasure-list.locked")
+        with session.transaction():
+            locked = store.stored(session, lock=True)
+            if locked != before:
+                raise ListForkedError("another writer changed the erasure list without its lock")
+            pending, result = build(session, before.size, now)
+            published = store.append(session, before, pending) if pending else []
+            faultpoints.reach("erasure-list.inserted")
+        faultpoints.reach("erasure-list.committed")
+        if published:
+            here.publish(session, Stored(before.origin, published[-1].seq, published[-1].hash), published, now)
+        if forgets:
+            forget_labels(session, now)
+    return result
+
+
+def forget_labels(session: Session, now: datetime) -> list[str]:
+    """Destroy the data keys of the mirror that no tombstone needs any more, and return their labels."""
+    keystore = places().keystore
+    needed = {label for (label,) in session.rows(SQL["labels_in_use"])}
+    rest = f"{LABEL_PREFIX}{now - _LABEL_REST:%Y-%m-%d}"
+    gone = [
+        label
+        for label, state in keystore.labels()
+        if state is KeyState.ACTIVE and label.startswith(LABEL_PREFIX) and label < rest and label not in needed
+    ]
+    for label in gone:
+        keystore.destroy(label)
+    return gone
+
+
+def _known(session: Session, tombstones: Sequence[NewTombstone], epochs: Mapping[str, int]) -> dict[tuple[object, ...], Tombstone]:
+    groups: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
+    for item in tombstones:
+        groups.setdefault((item.database, item.subject_kind, item.action), []).append(item.key)
+    found: dict[tuple[object, ...], Tombstone] = {}
+    for (database, kind, action), keys in groups.items():
+        for old in store.known(session, database, kind, action, epochs[database], keys):
+            found.setdefault((database, kind, old.key, old.fingerprint, action), old)
+    return found
+
+
+def _tombstone(seq: int, now: datetime, new: NewTombstone, epoch: int) -> Pending:
+    private = Private(seq, os.urandom(chain.SALT_BYTES), entries.private_of_tombstone(new.key, new.fingerprint))
+    members = entries.tombstone(seq, now, new_id("ts"), new, epoch, chain.commit(private.salt, private.text))
+    return _entry(members, private)
+
+
+def _entry(members: Members, private: Private | None = None) -> Pending:
+    return Pending(members, canonical(members), private)
+
+
+def _states(session: Session, numbers: Sequence[int]) -> dict[int, State]:
+    states = {seq: State(state) for seq, state in session.rows(SQL["states_of"], (list(numbers),))}
+    for number in numbers:
+        if number not in states:
+            raise _missing(f"number {number}")
+    return states
+
+
+def _found(session: Session, ids: Iterable[TombstoneId | str]) -> list[Tombstone]:
+    wanted = [str(item) for item in ids]
+    found = store.tombstones(session.rows(SQL["by_id"], (wanted,)))
+    missing = set(wanted) - {item.id for item in found}
+    if missing:
+        raise _missing(min(missing))
+    return found
+
+
+def _require(identity: str, state: State, wanted: State) -> None:
+    if wanted not in LEGAL_MOVES[state]:
+        raise IllegalMoveError(f"tombstone {identity} is {state} and cannot become {wanted}", "The legal moves: docs/spec/erasure-list.md, section 8.")
+
+
+def _missing(identity: str) -> TombstoneMissingError:
+    return TombstoneMissingError(f"there is no tombstone {identity}", 'Run "obhut erasures list" to see them.')

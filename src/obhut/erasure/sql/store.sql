@@ -1,0 +1,137 @@
+-- lock: one writer of list, mirror and anchor at a time, for the session, because the mirror is written after the commit
+SELECT pg_advisory_lock(%s)
+
+-- unlock: let the next writer in
+SELECT pg_advisory_unlock(%s)
+
+-- head: name, size and hash of the list
+SELECT origin, size, hash FROM erasure_head
+
+-- head_for_update: the same, keeping it from every other writer until the transaction ends
+SELECT origin, size, hash FROM erasure_head FOR UPDATE
+
+-- create: a new, empty list
+INSERT INTO erasure_head (id, origin, size, hash) VALUES (1, %s, 0, %s) ON CONFLICT DO NOTHING
+
+-- grow: the head after an append
+UPDATE erasure_head SET size = %s, hash = %s
+
+-- hash_at: the head after an entry
+SELECT hash FROM erasure_entry WHERE seq = %s
+
+-- counts: rows that exist, whatever the head says
+SELECT (SELECT max(seq) FROM erasure_entry), (SELECT count(*) FROM erasure_tombstone)
+
+-- epochs: current restore epoch of each database
+SELECT database, max(number) FROM erasure_epoch WHERE database = ANY(%s) GROUP BY database
+
+-- epochs_of: restore epochs of one database
+SELECT number, run, system_identifier, timeline, opened_at FROM erasure_epoch WHERE database = %s ORDER BY number
+
+-- all_epochs: restore epochs as they should follow from the entries
+SELECT seq, database, number, run, system_identifier, timeline, to_char(opened_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM erasure_epoch ORDER BY seq
+
+-- known_one: the open tombstones with a key
+SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
+FROM erasure_tombstone
+WHERE database = %s AND subject_kind = %s AND action = %s AND epoch = %s AND state IN ('recorded', 'effective') AND key = %s::text[]
+
+-- known_many: the open tombstones with any of many keys, given as a JSON array of array literals
+SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
+FROM erasure_tombstone
+WHERE database = %s AND subject_kind = %s AND action = %s AND epoch = %s AND state IN ('recorded', 'effective')
+  AND key IN (SELECT given.key::text[] FROM json_array_elements_text(%s::json) AS given (key))
+
+-- add_entries: append entries
+COPY erasure_entry (seq, body, hash) FROM STDIN
+
+-- add_tombstones: state of new tombstones
+COPY erasure_tombstone (seq, id, database, controller, subject_kind, key, fingerprint, salt, action, map_version, instruction, epoch, erased_at,
+                        state, sealed_under) FROM STDIN
+
+-- add_epoch: a new restore epoch
+INSERT INTO erasure_epoch (seq, database, number, run, system_identifier, timeline, opened_at) VALUES (%s, %s, %s, %s, %s, %s, %s)
+
+-- add_resolution: a settled conflict
+INSERT INTO erasure_resolution (seq, tombstone, decision, found, salt) VALUES (%s, %s, %s, %s, %s)
+
+-- make_effective: recorded tombstones whose erasure is committed
+UPDATE erasure_tombstone t SET state = 'effective', effective_at = %s
+FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)
+WHERE t.seq BETWEEN span.low AND span.high
+
+-- forget: lifted or retired tombstones, whose private part goes
+UPDATE erasure_tombstone t SET state = %s, key = NULL, fingerprint = NULL, salt = NULL
+FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)
+WHERE t.seq BETWEEN span.low AND span.high
+
+-- forget_resolutions: what was decided about forgotten tombstones
+UPDATE erasure_resolution r SET found = NULL, salt = NULL
+FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)
+WHERE r.tombstone BETWEEN span.low AND span.high
+
+-- states_of: states of tombstones by number
+SELECT t.seq, t.state FROM unnest(%s::bigint[]) AS given (seq) JOIN erasure_tombstone t USING (seq)
+
+-- by_id: tombstones by id
+SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
+FROM erasure_tombstone WHERE id = ANY(%s) ORDER BY seq
+
+-- next_kind: the next kind of data subject that has a tombstone in a database
+SELECT min(subject_kind) FROM erasure_tombstone WHERE database = %s AND subject_kind > %s
+
+-- chunk: the next open tombstones of a database and kind
+SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
+FROM erasure_tombstone
+WHERE database = %s AND subject_kind = %s AND seq > %s AND seq <= %s AND state IN ('recorded', 'effective')
+ORDER BY seq LIMIT %s
+
+-- page: tombstones in any state for a reader, without their private part
+SELECT seq, id, database, controller, subject_kind, NULL::text[], '', action, map_version, instruction, epoch, erased_at, state
+FROM erasure_tombstone
+WHERE (%s::text IS NULL OR database = %s) AND (%s::text IS NULL OR state = %s) AND seq > %s ORDER BY seq LIMIT %s
+
+-- count: open tombstones of a database
+SELECT count(*) FROM erasure_tombstone WHERE database = %s AND state IN ('recorded', 'effective')
+
+-- states: tombstones by database and state
+SELECT database, state, count(*) FROM erasure_tombstone GROUP BY database, state ORDER BY database, state
+
+-- highest_keys: highest number at each position of the key, of those that a sequence can have handed out
+SELECT position, max(value::bigint)
+FROM erasure_tombstone t, unnest(t.key) WITH ORDINALITY AS part (value, position)
+WHERE database = %s AND subject_kind = %s AND value ~ '^[0-9]{1,18}$'
+GROUP BY position ORDER BY position
+
+-- retirable: effective tombstones of a database that every existing copy is younger than
+SELECT seq FROM erasure_tombstone
+WHERE database = %s AND state = 'effective' AND (%s::timestamptz IS NULL OR effective_at < %s::timestamptz) ORDER BY seq
+
+-- resolutions: settled conflicts of a database
+SELECT r.tombstone, r.found, r.decision
+FROM erasure_resolution r JOIN erasure_tombstone t ON t.seq = r.tombstone
+WHERE t.database = %s AND r.found IS NOT NULL ORDER BY r.seq
+
+-- all_resolutions: settled conflicts as they should follow from the entries
+SELECT seq, tombstone, decision, found, salt FROM erasure_resolution ORDER BY seq
+
+-- labels_in_use: labels under which a private part is still needed
+SELECT DISTINCT sealed_under FROM erasure_tombstone WHERE key IS NOT NULL
+UNION
+SELECT DISTINCT 'erasure-list/' || substr(e.body, 8, 10) FROM erasure_resolution r JOIN erasure_entry e USING (seq) WHERE r.found IS NOT NULL
+
+-- publish: entries that the mirror lacks, with private parts that are still known
+SELECT e.seq, e.body, e.hash, t.key, t.fingerprint, coalesce(t.salt, r.salt), r.found
+FROM erasure_entry e LEFT JOIN erasure_tombstone t USING (seq) LEFT JOIN erasure_resolution r USING (seq)
+WHERE e.seq > %s ORDER BY e.seq LIMIT %s
+
+-- check: the whole list beside the state of its tombstones
+SELECT e.seq, e.body, e.hash, t.id, t.database, t.controller, t.subject_kind, t.key, t.fingerprint, t.salt, t.action, t.map_version, t.instruction,
+       t.epoch, to_char(t.erased_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.state, t.sealed_under
+FROM erasure_entry e LEFT JOIN erasure_tombstone t USING (seq) ORDER BY e.seq
+
+-- reveal: the private part of one tombstone
+SELECT key, fingerprint FROM erasure_tombstone WHERE id = %s
+
+-- looked: note that somebody looked
+INSERT INTO erasure_access (id, tombstone, actor, purpose, at) SELECT %s, seq, %s, %s, %s FROM erasure_tombstone WHERE id = %s

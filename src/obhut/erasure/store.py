@@ -1,0 +1,171 @@
+"""The erasure list in the control database: all its SQL, and how entries become the state of tombstones.
+
+Speaks through a session of its own beside Django's, so that a tombstone is committed even when its caller is inside a transaction
+that is rolled back later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+from obhut.erasure import chain
+from obhut.erasure.entries import Action, Canonical, Pending, Private, State, Tombstone, date_of, private_of_resolution, private_of_tombstone
+from obhut.erasure.errors import ListStateError
+from obhut.erasure.mirror import LABEL_PREFIX
+from obhut.foundation.ids import InstructionId, TombstoneId
+from obhut.postgres.connections import Row, Session
+from obhut.postgres.sql import load
+
+SQL: Final = load("obhut.erasure", "store")
+_ACTIONS: Final = {str(action): action for action in Action}
+_STATES: Final = {str(state): state for state in State}
+
+
+class Stored(NamedTuple):
+    """Name, size and last hash of the list in the control database."""
+
+    origin: str
+    size: int
+    hash: bytes
+
+
+class Published(NamedTuple):
+    """An entry as the mirror wants it."""
+
+    seq: int
+    text: str
+    hash: bytes
+    private: Private | None
+
+
+def stored(session: Session, *, lock: bool = False) -> Stored | None:
+    """Return the head of the list, or None when the control database holds no list."""
+    found = session.row(SQL["head_for_update" if lock else "head"])
+    return Stored(found[0], found[1], bytes(found[2])) if found else None
+
+
+def create(session: Session, origin: str) -> None:
+    """Make a new, empty list unless there is one."""
+    session.execute(SQL["create"], (origin, chain.start(origin)))
+
+
+def append(session: Session, head: Stored, pending: Sequence[Pending]) -> list[Published]:
+    """Append entries and move the state along; must run inside a transaction that holds the head."""
+    published: list[Published] = []
+    current = head.hash
+    for members, text, private in pending:
+        current = chain.extend(current, text)
+        published.append(Published(members["seq"], text, current, private))
+    session.copy_rows(SQL["add_entries"], [(row.seq, row.text, "\\x" + row.hash.hex()) for row in published])
+    _project(session, pending)
+    session.execute(SQL["grow"], (published[-1].seq, current))
+    return published
+
+
+def _project(session: Session, pending: Sequence[Pending]) -> None:
+    """Apply entries to the state tables, runs of tombstones at once."""
+    for kind, group in groupby(pending, key=lambda item: item.members["kind"]):
+        items = list(group)
+        if kind == "tombstone":
+            _add_tombstones(session, items)
+        else:
+            for item in items:
+                _apply(session, kind, item)
+
+
+def _add_tombstones(session: Session, items: Sequence[Pending]) -> None:
+    rows = []
+    for m, _, private in items:
+        known: dict[str, Any] | None = json.loads(private.text) if private else None
+        rows.append((
+            m["seq"], m["id"], m["database"], m["controller"], m["subject"],
+            array_text(known["key"]) if known else None,
+            known["fingerprint"] if known else None,
+            "\\x" + private.salt.hex() if private else None,
+            m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"], "recorded", LABEL_PREFIX + m["at"][:10],
+        ))  # fmt: skip
+    session.copy_rows(SQL["add_tombstones"], rows)
+
+
+def _apply(session: Session, kind: str, item: Pending) -> None:
+    m = item.members
+    spans = [low for low, _ in m.get("tombstones", [])], [high for _, high in m.get("tombstones", [])]
+    moved = sum(high - low + 1 for low, high in m.get("tombstones", []))
+    if kind == "effective":
+        touched = session.execute(SQL["make_effective"], (m["at"], *spans))
+    elif kind in {"lifted", "retired"}:
+        touched = session.execute(SQL["forget"], (kind, *spans))
+        session.execute(SQL["forget_resolutions"], spans)
+    elif kind == "epoch":
+        moved = 1
+        values = m["seq"], m["database"], m["epoch"], m["run"], m["system_identifier"], m["timeline"], m["at"]
+        touched = session.execute(SQL["add_epoch"], values)
+    elif kind == "resolved":
+        moved = 1
+        found = json.loads(item.private.text)["found"] if item.private else None
+        salt = item.private.salt if item.private else None
+        touched = session.execute(SQL["add_resolution"], (m["seq"], m["tombstone"], m["decision"], found, salt))
+    else:
+        raise ListStateError("the list holds an entry of an unknown kind", "Was it written by a newer version of Obhut?")
+    if touched != moved:
+        raise ListStateError("an entry moves tombstones that are not in the table")
+
+
+def unpublished(session: Session, after: int, limit: int) -> list[Published]:
+    """Return the entries behind a number, with the private parts that are still known."""
+    return [_published(row) for row in session.rows(SQL["publish"], (after, limit))]
+
+
+def _published(row: Row) -> Published:
+    seq, text, digest, key, fingerprint, salt, found = row
+    private: Private | None = None
+    if key is not None:
+        private = Private(seq, bytes(salt), private_of_tombstone(key, fingerprint))
+    elif found is not None:
+        private = Private(seq, bytes(salt), private_of_resolution(found))
+    return Published(seq, text, bytes(digest), private)
+
+
+def label_of(text: str) -> str:
+    """Return the label of the data key that seals the private part of an entry."""
+    return LABEL_PREFIX + date_of(text)
+
+
+def tombstones(rows: Iterable[Row]) -> list[Tombstone]:
+    """Return rows as tombstones."""
+    make, actions, states = Tombstone._make, _ACTIONS, _STATES
+    return [
+        make((seq, i, db, ctl, kind, None if key is None else tuple(key), fp or "", actions[act], mv, ins, ep, at, states[st]))
+        for seq, i, db, ctl, kind, key, fp, act, mv, ins, ep, at, st in rows
+    ]  # fmt: skip
+
+
+def known(session: Session, database: str, kind: str, action: str, epoch: int, keys: Sequence[tuple[str, ...]]) -> list[Tombstone]:
+    """Return the open tombstones of one database, kind, action and epoch that have one of the keys."""
+    what = (database, kind, action, epoch)
+    if len(keys) == 1:
+        return tombstones(session.rows(SQL["known_one"], (*what, array_text(keys[0]))))
+    return tombstones(session.rows(SQL["known_many"], (*what, json.dumps([array_text(key) for key in keys]))))
+
+
+def from_pending(item: Pending, erased_at: datetime, key: tuple[str, ...], fingerprint: str) -> Tombstone:
+    """Return a tombstone that was just appended."""
+    m = item.members
+    return Tombstone(
+        m["seq"], TombstoneId(m["id"]), m["database"], m["controller"], m["subject"], key, fingerprint, _ACTIONS[m["action"]], m["map"],
+        InstructionId(m["instruction"]), m["epoch"], erased_at.astimezone(UTC), State.RECORDED,
+    )  # fmt: skip
+
+
+def array_text(values: Sequence[str]) -> str:
+    """Return texts as PostgreSQL's array literal; keys of different length cannot share a two-dimensional array."""
+    return "{" + ",".join(['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]) + "}"
+
+
+def pend(members: dict[str, Any], text: str, private: Private | None) -> Pending:
+    """Return an entry that was read elsewhere, to be appended here."""
+    return Pending(members, Canonical(text), private)
