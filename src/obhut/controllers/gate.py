@@ -223,8 +223,6 @@ def _explained(question: Question, controller_id: str, verdict: Refusal) -> Refu
     if verdict in {Refusal.NO_CONTRACT, Refusal.CONTRACT_ENDED, Refusal.CONTRACT_NOT_YET}:
         known = models.Controller.objects.filter(id=controller_id).exists()
         return verdict if known else Refusal.NO_CONTROLLER
-    if verdict is not Refusal.NO_INSTRUCTION:
-        return verdict
     contracts = _contracts([controller_id]).get(controller_id, [])
     everything = _facts(Q(controller_id=controller_id, actions__contains=[question.action]), limit=1000)
     again = decide(question, contracts, [facts for _, facts in everything])
