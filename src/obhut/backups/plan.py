@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from obhut.backups.keys import span_of
 from obhut.foundation.errors import SettingsError
 
 # What must fit between the window and the limit besides the time from one full backup to the next: six hours in which one data key
@@ -195,8 +196,8 @@ def _chains(backups: Sequence[Item], rules: Rules, now: datetime, warnings: set[
     decided: list[Decision] = []
     for item in sorted(backups, key=lambda item: (item.born, item.ref)):
         root = _root(item, by_ref)
-        oldest = root.born if root else item.born
-        if now - oldest >= rules.hard:
+        oldest = root or item
+        if _age(oldest, now) >= rules.hard:
             which = "it is" if root is item or root is None else f"its full backup {root.ref} is"
             decided.append(Decision(item, Action.REMOVE, f"{which} older than {_spell(rules.hard)}: it goes, whatever depends on it"))
         elif root is None:
@@ -225,7 +226,7 @@ def _copy(item: Item, kept: set[str], rules: Rules, now: datetime) -> Decision:
         return Decision(item, Action.REMOVE, "a killed run left it")
     if item.copy is Copy.FAILED:
         return Decision(item, Action.REMOVE, "it failed")
-    if now - item.born >= rules.hard:
+    if _age(item, now) >= rules.hard:
         return Decision(item, Action.REMOVE, f"it is older than {_spell(rules.hard)}")
     if item.copy is Copy.EMPTIED:
         if item.ref in kept:
@@ -246,7 +247,7 @@ def _wal(items: Iterable[Item], kept: Sequence[Item], rules: Rules, now: datetim
     # Oldest first, so that what is left has no hole.
     for item in sorted((item for item in items if item.kind is ItemKind.WAL), key=lambda item: (item.archive, item.start, item.ref)):
         first = needed_from.get(item.archive)
-        if now - item.born >= rules.hard:
+        if _age(item, now) >= rules.hard:
             decided.append(Decision(item, Action.REMOVE, f"it is older than {_spell(rules.hard)}"))
         elif first is not None and item.stop <= first:
             decided.append(Decision(item, Action.REMOVE, "no base backup needs it"))
@@ -258,7 +259,7 @@ def _wal(items: Iterable[Item], kept: Sequence[Item], rules: Rules, now: datetim
 
 
 def _file(item: Item, rules: Rules, now: datetime) -> Decision:
-    if now - item.born >= rules.hard:
+    if _age(item, now) >= rules.hard:
         return Decision(item, Action.REMOVE, f"it is older than {_spell(rules.hard)}, whatever it is")
     return Decision(item, Action.KEEP, "it is not old enough")
 
@@ -269,6 +270,11 @@ def _key(item: Item, rules: Rules, now: datetime) -> Decision:
     if now - item.born >= rules.gone_after:
         return Decision(item, Action.REMOVE, f"what it sealed first is older than {_spell(rules.gone_after)}")
     return Decision(item, Action.KEEP, "what it sealed is not old enough")
+
+
+def _age(item: Item, now: datetime) -> timedelta:
+    # From the beginning of the span of its key: it must be gone when the key goes, not be listed and unreadable.
+    return now - span_of(item.born)
 
 
 def _root(item: Item, by_ref: dict[str, Item]) -> Item | None:
