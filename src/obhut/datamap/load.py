@@ -123,7 +123,10 @@ def _written(location: Sequence[str | int], value: object) -> list[str | int]:
     steps: list[str | int] = []
     current: Any = value
     for step in location:
-        if (isinstance(current, dict) and step in current) or (isinstance(current, list) and isinstance(step, int) and step < len(current)):
+        if isinstance(current, dict) and step in current:
+            current = current[step]
+            steps.append(step)
+        elif isinstance(current, list) and isinstance(step, int) and step < len(current):
             current = current[step]
             steps.append(step)
     return steps

@@ -38,9 +38,9 @@ class Treatment(_Model):
     """A verb with what it needs; written short (``delete``) or, for ``keep``, with its ground and period."""
 
     verb: Verb
-    ground: Annotated[str | None, Field(default=None, description="legal ground such as § 147 AO", max_length=200)]
-    period: Annotated[Duration | None, Field(default=None, description="how long rows are kept after the erasure")]
-    then: Annotated[Verb | None, Field(default=None, description="what happens when the period is over: delete or anonymise")]
+    ground: Annotated[str | None, Field(description="legal ground such as § 147 AO", max_length=200)] = None
+    period: Annotated[Duration | None, Field(description="how long rows are kept after the erasure")] = None
+    then: Annotated[Verb | None, Field(description="what happens when the period is over: delete or anonymise")] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -67,16 +67,16 @@ class JsonRule(_Model):
     """What becomes of one JSON path: ``remove`` the key, set it to ``null``, or to a constant string."""
 
     path: Annotated[str, Field(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$")]
-    to: Annotated[Any, Field(default="remove", description="remove, null or a constant")]
+    to: Annotated[Any, Field(description="remove, null or a constant")] = "remove"
 
 
 class Anonymisation(_Model):
     """How a personal column is anonymised where its row stays. Exactly one way is set."""
 
     way: Literal["null", "empty", "constant", "template", "generalise", "json", "default", "keep"]
-    value: Annotated[Any, Field(default=None, description="the constant, the template text or the unit of generalise")]
+    value: Annotated[Any, Field(description="the constant, the template text or the unit of generalise")] = None
     paths: tuple[JsonRule, ...] = ()
-    reason: Annotated[str | None, Field(default=None, description="why keep does not hurt", max_length=200)]
+    reason: Annotated[str | None, Field(description="why keep does not hurt", max_length=200)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -134,17 +134,17 @@ class LinkRule(_Model):
 
     to: TableName
     name: str | None = None
-    by: Annotated[str | None, Field(default=None, description="name of a foreign key")]
-    columns: Annotated[dict[str, str] | None, Field(default=None, description="my column: their column")]
-    array: Annotated[str | None, Field(default=None, description="my array column")]
-    json_column: Annotated[str | None, Field(default=None, alias="json", description="my json or jsonb column")]
-    path: Annotated[str | None, Field(default=None, pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$")]
-    key: Annotated[str | None, Field(default=None, description="their column that array or path holds; default: the primary key")]
-    when: Annotated[dict[str, str | int | bool], Field(default_factory=dict, description="only rows where my column has this value")]
-    erase: Annotated[Treatment | None, Field(default=None, description="treatment for rows reached by this link; default: the table's")]
+    by: Annotated[str | None, Field(description="name of a foreign key")] = None
+    columns: Annotated[dict[str, str] | None, Field(description="my column: their column")] = None
+    array: Annotated[str | None, Field(description="my array column")] = None
+    json_column: Annotated[str | None, Field(alias="json", description="my json or jsonb column")] = None
+    path: Annotated[str | None, Field(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$")] = None
+    key: Annotated[str | None, Field(description="their column that array or path holds; default: the primary key")] = None
+    when: dict[str, str | int | bool] = Field(default_factory=dict, description="only rows where my column has this value")
+    erase: Annotated[Treatment | None, Field(description="treatment for rows reached by this link; default: the table's")] = None
     anonymises: Annotated[
-        tuple[str, ...], Field(default=(), description="the personal columns that are this person's, where a row has several; default: all")
-    ]
+        tuple[str, ...], Field(description="the personal columns that are this person's, where a row has several; default: all")
+    ] = ()
     when_anonymised: Treatment | None = None
 
     @model_validator(mode="after")
@@ -169,14 +169,14 @@ class SharedBy(_Model):
 class TableRule(_Model):
     """All that the map says about one table."""
 
-    personal: Annotated[bool, Field(default=True, description="false: no column holds personal data")]
-    columns: Annotated[dict[str, ColumnRule], Field(default_factory=dict)]
-    not_personal: Annotated[tuple[str, ...] | Literal["*"], Field(default=())]
+    personal: Annotated[bool, Field(description="false: no column holds personal data")] = True
+    columns: dict[str, ColumnRule] = Field(default_factory=dict)
+    not_personal: tuple[str, ...] | Literal["*"] = ()
     links: tuple[LinkRule, ...] = ()
     shared_by: tuple[SharedBy, ...] = ()
     erase: Treatment | None = None
     when_anonymised: Treatment | None = None
-    note: Annotated[str | None, Field(default=None, max_length=500)]
+    note: Annotated[str | None, Field(max_length=500)] = None
 
 
 class SubjectRule(_Model):
@@ -188,13 +188,13 @@ class SubjectRule(_Model):
         dict[str, str] | tuple[LinkRule, ...],
         Field(description="my column: column of the controller's key; or the hops that lead to the controller table"),
     ] = ()
-    incarnation: Annotated[tuple[str, ...], Field(default=(), description="columns that tell this person from the next with the same key")]
+    incarnation: Annotated[tuple[str, ...], Field(description="columns that tell this person from the next with the same key")] = ()
     never_reused: Annotated[
-        str | None, Field(default=None, max_length=200, description="instead of incarnation: why no key is ever given to a second person")
-    ]
-    created: Annotated[str | None, Field(default=None, description="column with the moment of registration")]
-    identifiers: Annotated[tuple[str, ...], Field(default=(), description="columns whose values leak checks look for")]
-    activity: Annotated[tuple[str, ...], Field(default=(), description="columns that count as activity")]
+        str | None, Field(max_length=200, description="instead of incarnation: why no key is ever given to a second person")
+    ] = None
+    created: Annotated[str | None, Field(description="column with the moment of registration")] = None
+    identifiers: Annotated[tuple[str, ...], Field(description="columns whose values leak checks look for")] = ()
+    activity: Annotated[tuple[str, ...], Field(description="columns that count as activity")] = ()
 
 
 class CanaryRow(_Model):

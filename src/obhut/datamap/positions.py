@@ -55,7 +55,8 @@ class Positions:
         A step that the file does not have is skipped (pydantic names the members of unions that way); one that is a name within a list, or
         within a short form, is looked for there.
         """
-        current, found = self._value, ()
+        current: Any = self._value
+        found: Path = ()
         for step in path:
             if isinstance(current, dict) and step in current:
                 current, found = current[step], (*found, step)

@@ -1,0 +1,1 @@
+"""The single checks of a data map; :mod:`obhut.datamap.check` runs them all. Pure: they see values, never a database."""
