@@ -18,7 +18,7 @@ from obhut.backups import keys as key_lending
 from obhut.backups.archive import Archive
 from obhut.backups.engine import Engine
 from obhut.backups.layout import Layout, fsync_directory
-from obhut.backups.plan import Decision, Item, ItemKind, Plan, Rules, decide
+from obhut.backups.plan import Copy, Decision, Item, ItemKind, Plan, Rules, decide
 from obhut.backups.repository import Repository
 from obhut.foundation import faultpoints
 from obhut.foundation.clock import Clock
@@ -60,7 +60,7 @@ def sweep(archive: Archive, engine: Engine) -> int:
     layout = archive.layout
     removed = 0
     for copy, state in list(survey.copies(engine, layout.sealed, busy=False)):
-        if state in {survey.Copy.KILLED, survey.Copy.FAILED}:
+        if state in {Copy.KILLED, Copy.FAILED}:
             engine.forget(copy.id)
             removed += 1
         elif (layout.sealed / copy.id / "catalogue.json").exists():

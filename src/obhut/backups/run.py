@@ -21,12 +21,13 @@ from obhut.backups import plan as planning
 from obhut.backups.archive import Archive
 from obhut.backups.catalogue import Backup, BackupKind, BackupState
 from obhut.backups.engine import Engine
-from obhut.backups.errors import EngineError, NoBackupError
+from obhut.backups.errors import BackupBusyError, EngineError, NoBackupError
 from obhut.backups.findings import Finding, critical
 from obhut.backups.plan import Copy, Item, ItemKind
 from obhut.backups.workshop import Workshop, open_workshop
 from obhut.controllers import gate
 from obhut.controllers.errors import NotInstructedError
+from obhut.controllers.plan import Refusal
 from obhut.controllers.register import list_controllers
 from obhut.controllers.vocabulary import Action
 from obhut.foundation import faultpoints
@@ -191,7 +192,7 @@ def expire(settings: Settings, database: str, actor: Actor, clock: Clock) -> exp
     try:
         with locks.exclusive(root, locks.RUN):
             return _expire(workshop, engines, actor, clock, busy=False)
-    except locks.BackupBusyError:
+    except BackupBusyError:
         # A base backup may take hours: what is too old goes all the same, only the unfinished things are its own.
         return _expire(workshop, engines, actor, clock, busy=True)
 
@@ -277,6 +278,7 @@ def _permit(workshop: Workshop, actor: Actor, clock: Clock) -> list[str]:
         raise NotInstructedError(
             f"no controller of {name} is known, so nobody has instructed backups",
             'Add the controller with its contract and a standing instruction: "obhut controllers add".',
+            (("", Refusal.NO_CONTROLLER),),
         )
     permissions = gate.permit_all(Action.BACKUP, database=name, controller_keys=keys, actor=actor, clock=clock)
     return [permission.instruction_id for permission in permissions]
@@ -329,7 +331,7 @@ def _await_wal(workshop: Workshop, archive: Archive, engine: Engine, backup_id: 
         return next(backup.state for backup in archive.backups() if backup.id == backup_id)
 
     _until(lambda: state() is not BackupState.WAITING, _WAL_PATIENCE)
-    with suppress(locks.BackupBusyError):
+    with suppress(BackupBusyError):
         archive_of(workshop, archive, engine, clock)
     return state()
 
