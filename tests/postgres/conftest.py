@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import obhut
 from obhut.foundation.settings import Settings, load
 from obhut.postgres import control as control_module
 from obhut.postgres.clusters import Cluster, binaries, server_user
@@ -44,6 +45,14 @@ class Database:
     def session(self) -> Session:
         """Return a new session on the database."""
         return Session.connect(self.url)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_import_obhut() -> Iterator[None]:
+    """Let child processes import the package under test, also where it is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(obhut.__file__).parent.parent))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -99,13 +99,12 @@ def test_every_table_of_ours_has_enum_checks_or_none_to_check(control: Settings)
         for label in ("controllers", "journal")
         for model in apps.get_app_config(label).get_models()
         for field in model._meta.get_fields()
-        if getattr(field, "choices", None)
-        and not any(table == model._meta.db_table and field.column in text for table, text in checks)
+        if getattr(field, "choices", None) and not any(table == model._meta.db_table and field.column in text for table, text in checks)
     ]
     assert unguarded == []
 
 
-def test_a_control_database_on_a_protected_cluster_is_refused(make_settings: Callable[..., Settings], database) -> None:  # noqa: ANN001
+def test_a_control_database_on_a_protected_cluster_is_refused(make_settings: Callable[..., Settings], database) -> None:
     """Restoring the protected cluster would turn back the erasure list, so the command does not start."""
     settings = make_settings(control=database.url, courses=database.url)
     with pytest.raises(ControlIsProtectedError) as caught:
@@ -114,7 +113,7 @@ def test_a_control_database_on_a_protected_cluster_is_refused(make_settings: Cal
     assert "courses" in caught.value.fact
 
 
-def test_the_refusal_is_not_forgotten_by_the_cache(make_settings: Callable[..., Settings], database) -> None:  # noqa: ANN001
+def test_the_refusal_is_not_forgotten_by_the_cache(make_settings: Callable[..., Settings], database) -> None:
     """Only a different cluster is remembered; asking again refuses again."""
     settings = make_settings(control=database.url, courses=database.url)
     for _ in range(2):
@@ -122,7 +121,7 @@ def test_the_refusal_is_not_forgotten_by_the_cache(make_settings: Callable[..., 
             control.open_control(settings)
 
 
-def test_the_schema_of_a_control_database_by_url_changes_only_on_demand(make_settings: Callable[..., Settings], database) -> None:  # noqa: ANN001
+def test_the_schema_of_a_control_database_by_url_changes_only_on_demand(make_settings: Callable[..., Settings], database) -> None:
     """An operator's own PostgreSQL is migrated when the operator says so."""
     settings = make_settings(control=database.url)
     try:
@@ -138,7 +137,7 @@ def test_the_schema_of_a_control_database_by_url_changes_only_on_demand(make_set
 
 def test_a_second_migration_waits_for_the_first_and_gives_up_in_time(
     make_settings: Callable[..., Settings],
-    database,  # noqa: ANN001
+    database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The advisory lock serialises migrations, bounded by a lock timeout."""

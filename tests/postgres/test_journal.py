@@ -92,7 +92,7 @@ def clock() -> FixedClock:
 
 
 @pytest.fixture(autouse=True)
-def _let_go(control: Settings):  # noqa: ANN202
+def _let_go(control: Settings):
     yield
     locks.close()
 
@@ -222,17 +222,22 @@ def test_an_error_fails_step_and_run_with_its_code_and_no_words(control: Setting
         code = "disk-full"
 
     run = runs.begin("erase", "courses", ACTOR, clock)
-    with pytest.raises(FullError), runs.guarded(run, clock), runs.step(run, "copy", clock) as step:
-        step.record(rows=1)
-        raise FullError("canary words")
+
+    def copy(run: runs.Run, error: Exception) -> None:
+        with runs.guarded(run, clock), runs.step(run, "copy", clock) as step:
+            step.record(rows=1)
+            raise error
+
+    with pytest.raises(FullError):
+        copy(run, FullError("canary words"))
     assert (runs.get(run.id).state, runs.get(run.id).error_code) == (RunState.FAILED, "disk-full")
     assert runs.list_steps(run.id)[0].error_code == "disk-full"
     again = runs.resume(run.id, clock)
     assert again.error_code == ""
-    with pytest.raises(ZeroDivisionError), runs.guarded(again, clock), runs.step(again, "copy", clock) as step:
-        assert step.attempts == 2
-        raise ZeroDivisionError("canary words")
+    with pytest.raises(ZeroDivisionError):
+        copy(again, ZeroDivisionError("canary words"))
     assert runs.get(run.id).error_code == "internal"
+    assert runs.list_steps(run.id)[0].attempts == 2
     with control_session() as session:
         assert "canary" not in session.value("SELECT string_agg(r::text || s::text, '') FROM journal_run r, journal_step s")
 

@@ -52,7 +52,9 @@ def key_values(text: str, option: str) -> tuple[str, ...]:
     try:
         return parse_key(text)
     except ValueError:
-        raise UsageError(f"{option}: not a key", 'Give the plain value, or a JSON array for several columns such as \'["4", "7"]\'.') from None
+        raise UsageError(
+            f"{option}: not a key", 'Give the plain value, or a JSON array for several columns such as \'["4", "7"]\'.'
+        ) from None
 
 
 def document_hash(document: str) -> str:
@@ -176,7 +178,11 @@ def end_contract(
 
 def in_force(controller: ControllerRecord, now: datetime) -> str | None:
     """Return the version of the controller's contract in force."""
-    valid = [one for one in register.list_contracts(controller.id) if one.valid_from <= now and (one.valid_until is None or now < one.valid_until)]
+    valid = [
+        one
+        for one in register.list_contracts(controller.id)
+        if one.valid_from <= now and (one.valid_until is None or now < one.valid_until)
+    ]
     return valid[0].version if valid else None
 
 

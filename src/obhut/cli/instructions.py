@@ -113,5 +113,5 @@ def revoke(instruction: Annotated[str, Parameter(help="Id of the instruction.")]
 def about(record: InstructionRecord) -> str:
     """Return in words whom an instruction covers: how many people, not who; keys are only in ``--json``."""
     if record.subject_keys is not None:
-        return f"{len(record.subject_keys)} × {record.subject_kind}"
+        return f"{len(record.subject_keys)} of kind {record.subject_kind}"
     return record.subject_kind or "everyone"

@@ -7,7 +7,7 @@ may come back after a crash. Asking without a run (a dry run) takes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -136,20 +136,20 @@ def permit_all(
         ids = dict(models.Controller.objects.filter(database=database, key__in=keys).values_list("key", "id"))
         contracts = _contracts(list(ids.values()))
         instructions: dict[str, list[InstructionFacts]] = {}
-        for controller_id, facts in _candidates(action, list(ids.values()), database, [None]):
-            instructions.setdefault(controller_id, []).append(facts)
+        for owner_id, facts in _candidates(action, list(ids.values()), database, [None]):
+            instructions.setdefault(owner_id, []).append(facts)
         missing: list[tuple[str, Refusal]] = []
         granted: dict[str, Granted] = {}
         for key in keys:
-            controller_id = ids.get(key)
-            if controller_id is None:
+            owner = ids.get(key)
+            if owner is None:
                 missing.append((key, Refusal.NO_CONTROLLER))
                 continue
-            verdict = decide(question, contracts.get(controller_id, []), instructions.get(controller_id, []))
+            verdict = decide(question, contracts.get(owner, []), instructions.get(owner, []))
             if isinstance(verdict, Refusal):
-                missing.append((controller_id, _explained(question, controller_id, verdict)))
+                missing.append((owner, _explained(question, owner, verdict)))
             else:
-                granted[controller_id] = verdict
+                granted[owner] = verdict
         if missing:
             raise _refused(question, missing)
         _take({owner: [yes] for owner, yes in granted.items()}, action, database, run_id, now)
@@ -158,10 +158,7 @@ def permit_all(
 
 def _take(granted: Mapping[str, Sequence[Granted]], action: Action, database: str, run_id: str | None, now: datetime) -> None:
     """Mark single instructions as used by the run, all or none; a run that came first in the meantime makes this one refuse."""
-    wanted = {
-        owner: {yes.instruction.id for yes in verdicts if yes.instruction.kind is InstructionKind.SINGLE and not yes.instruction.used_by_run}
-        for owner, verdicts in granted.items()
-    }
+    wanted = {owner: {yes.instruction.id for yes in verdicts if yes.instruction.unused} for owner, verdicts in granted.items()}
     if run_id is None or not any(wanted.values()):
         return
     with transaction.atomic():
@@ -174,8 +171,8 @@ def _take(granted: Mapping[str, Sequence[Granted]], action: Action, database: st
 def _contracts(controller_ids: Sequence[str]) -> dict[str, list[ContractFacts]]:
     rows = models.Contract.objects.filter(controller_id__in=controller_ids).values_list("controller_id", "id", "valid_from", "valid_until")
     found: dict[str, list[ContractFacts]] = {}
-    for controller_id, *facts in rows:
-        found.setdefault(controller_id, []).append(ContractFacts(*facts))
+    for controller_id, identifier, valid_from, valid_until in rows:
+        found.setdefault(controller_id, []).append(ContractFacts(identifier, valid_from, valid_until))
     return found
 
 
@@ -190,31 +187,25 @@ def _candidates(
 
 
 def _facts(condition: Q, limit: int | None = None) -> list[tuple[str, InstructionFacts]]:
-    rows = (
-        models.Instruction.objects.filter(condition)
-        .order_by("-id")
-        .values_list(
-            "controller_id",
-            "id",
-            "kind",
-            "actions",
-            "database",
-            "subject_kind",
-            "subject_keys",
-            "valid_from",
-            "valid_until",
-            "revoked_at",
-            "used_by_run",
-        )[:limit]
-    )
+    columns = [field.name for field in fields(InstructionFacts)]
+    rows = models.Instruction.objects.filter(condition).order_by("-id").only("controller", *columns)[:limit]
     return [
         (
-            owner,
+            row.controller_id,
             InstructionFacts(
-                identifier, InstructionKind(kind), frozenset(actions), database, subject_kind, None if keys is None else frozenset(keys), *rest
+                id=row.id,
+                kind=InstructionKind(row.kind),
+                actions=frozenset(row.actions),
+                database=row.database,
+                subject_kind=row.subject_kind,
+                subject_keys=None if row.subject_keys is None else frozenset(row.subject_keys),
+                valid_from=row.valid_from,
+                valid_until=row.valid_until,
+                revoked_at=row.revoked_at,
+                used_by_run=row.used_by_run,
             ),
         )
-        for owner, identifier, kind, actions, database, subject_kind, keys, *rest in rows
+        for row in rows
     ]
 
 

@@ -49,6 +49,9 @@ class Controller(models.Model):
             _check(~Q(name=""), "controllers_controller_name"),
         ]
 
+    def __str__(self) -> str:
+        return self.id
+
 
 class Contract(models.Model):
     """A data processing agreement: what Art. 28(3) wants in its head, and the hash of the signed document."""
@@ -83,6 +86,9 @@ class Contract(models.Model):
                 "controllers_contract_no_address",
             ),
         ]
+
+    def __str__(self) -> str:
+        return self.id
 
 
 class Instruction(models.Model):
@@ -125,3 +131,6 @@ class Instruction(models.Model):
             models.Index(fields=["controller", "database"], name="controllers_instruction_scope"),
             GinIndex(fields=["subject_keys"], name="controllers_instruction_keys"),
         ]
+
+    def __str__(self) -> str:
+        return self.id

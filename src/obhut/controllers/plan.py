@@ -80,6 +80,11 @@ class InstructionFacts:
     revoked_at: datetime | None
     used_by_run: str
 
+    @property
+    def unused(self) -> bool:
+        """Whether it is a single instruction that no run has taken yet."""
+        return self.kind is InstructionKind.SINGLE and not self.used_by_run
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

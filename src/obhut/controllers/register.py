@@ -20,7 +20,19 @@ from obhut.controllers.errors import (
 )
 from obhut.controllers.plan import ContractFacts, Refusal, contract_in_force
 from obhut.controllers.records import ContractRecord, ContractTerms, ControllerRecord, InstructionRecord
-from obhut.controllers.vocabulary import CATEGORY, DURATION, NAME, REFERENCE, SHA256, Action, Channel, InstructionKind, SubjectRef, canonical_key, fits
+from obhut.controllers.vocabulary import (
+    CATEGORY,
+    DURATION,
+    NAME,
+    REFERENCE,
+    SHA256,
+    Action,
+    Channel,
+    InstructionKind,
+    SubjectRef,
+    canonical_key,
+    fits,
+)
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock, aware
 from obhut.foundation.ids import new_id
@@ -33,6 +45,8 @@ else:
     models = Deferred("obhut.controllers.models")
 
 _UNIQUE_VIOLATION = "23505"
+_NAME_LENGTH = 200
+_TEXT_LENGTH = 500
 
 
 def add_controller(database: str, key: Sequence[str], name: str, *, actor: Actor, clock: Clock) -> ControllerRecord:
@@ -51,7 +65,7 @@ def add_controller(database: str, key: Sequence[str], name: str, *, actor: Actor
     """
     _demand(fits(NAME, database), "the database", "Use the name it has under [databases] in obhut.toml.")
     _demand(bool(key) and all(key), "the key", "Give the value of the controller key in the protected database.")
-    _demand(0 < len(name.strip()) <= 200, "the name", "Give the name of the company, 200 characters at the most.")
+    _demand(0 < len(name.strip()) <= _NAME_LENGTH, "the name", "Give the name of the company, 200 characters at the most.")
     try:
         with control_safe():
             row = models.Controller.objects.create(
@@ -284,10 +298,12 @@ def _demand(holds: bool, what: str, hint: str) -> None:  # noqa: FBT001 - reads 
 
 def _demand_terms(terms: ContractTerms) -> None:
     for what, text in (("subject matter", terms.subject_matter), ("nature", terms.nature), ("purpose", terms.purpose)):
-        _demand(0 < len(text) <= 500 and "@" not in text, f"the {what}", "Describe it in 500 characters at the most, without anybody's address.")
-    _demand(
-        fits(DURATION, terms.duration) and terms.duration != "P", "the duration", 'Use an ISO 8601 duration such as P2Y, or "term".'
-    )
+        _demand(
+            0 < len(text) <= _TEXT_LENGTH and "@" not in text,
+            f"the {what}",
+            "Describe it in 500 characters at the most, without anybody's address.",
+        )
+    _demand(fits(DURATION, terms.duration) and terms.duration != "P", "the duration", 'Use an ISO 8601 duration such as P2Y, or "term".')
     _demand(
         bool(terms.data_categories) and all(fits(CATEGORY, word) for word in terms.data_categories),
         "the categories of data",

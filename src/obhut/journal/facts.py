@@ -35,17 +35,20 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _plain(name: str, value: object) -> Plain:
+def _scalar(value: object) -> object:
     if isinstance(value, Enum):
-        value = value.value
-    if value is None or isinstance(value, bool | int | float):
-        return value
+        return value.value
     if isinstance(value, datetime):
         return stamp(value)
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, bytes):
-        return value.hex()
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _plain(name: str, value: object) -> Plain:
+    value = _scalar(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
     if isinstance(value, Path):
         return str(value)  # configured by the operator, may have spaces
     if isinstance(value, str):

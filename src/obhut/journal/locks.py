@@ -10,8 +10,8 @@ import os
 import threading
 import time
 
-from obhut.postgres.control import control_session, opened_url
 from obhut.postgres.connections import Session
+from obhut.postgres.control import control_session, opened_url
 
 _HELD = """
 SELECT EXISTS (

@@ -46,12 +46,16 @@ class Run(models.Model):
             models.CheckConstraint(condition=Q(kind__in=_words(RunKind)), name="journal_run_kind"),
             models.CheckConstraint(condition=Q(state__in=_words(RunState)), name="journal_run_state"),
             models.CheckConstraint(
-                condition=Q(state__in=["planned", "running"], finished_at=None) | (~Q(state__in=["planned", "running"]) & Q(finished_at__isnull=False)),
+                condition=Q(state__in=["planned", "running"], finished_at=None)
+                | (~Q(state__in=["planned", "running"]) & Q(finished_at__isnull=False)),
                 name="journal_run_finished",
             ),
             models.CheckConstraint(condition=~Q(state="done") | Q(error_code=""), name="journal_run_done_without_error"),
         ]
         indexes: ClassVar = [models.Index(fields=["database", "-started_at"], name="journal_run_recent")]
+
+    def __str__(self) -> str:
+        return self.id
 
 
 class Step(models.Model):
@@ -75,6 +79,10 @@ class Step(models.Model):
             models.UniqueConstraint(fields=["run", "name"], name="journal_step_name"),
             models.CheckConstraint(condition=Q(state__in=_words(StepState)), name="journal_step_state"),
             models.CheckConstraint(
-                condition=Q(state="running", finished_at=None) | (~Q(state="running") & Q(finished_at__isnull=False)), name="journal_step_finished"
+                condition=Q(state="running", finished_at=None) | (~Q(state="running") & Q(finished_at__isnull=False)),
+                name="journal_step_finished",
             ),
         ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id}.{self.name}"

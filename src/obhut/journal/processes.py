@@ -35,7 +35,7 @@ def myself() -> Owner:
 @cache
 def _boot_id() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/pid').removeprefix('pid:')}"
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink().name.removeprefix('pid:')}"
 
 
 def _started(pid: int) -> int | None:

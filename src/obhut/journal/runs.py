@@ -180,7 +180,9 @@ def resume(run_id: str, clock: Clock) -> Run:
         raise RunStateError(f"run {run_id} is {found.state}, there is nothing to resume", 'Look at "obhut runs show".')
     # The number first: after a restart of the control database the locks are gone while the process still works.
     if alive(found) or not locks.take(run_id, wait=_PATIENCE):
-        raise RunBusyError(f"another process carries out run {run_id}", 'Wait for it, or end it first; "obhut runs show" names the process.')
+        raise RunBusyError(
+            f"another process carries out run {run_id}", 'Wait for it, or end it first; "obhut runs show" names the process.'
+        )
     owner = myself()
     with control_safe():
         moved = models.Run.objects.filter(id=run_id, state__in=[state.value for state in RESUMABLE]).update(
@@ -323,9 +325,7 @@ def list_steps(run_id: str) -> list[Step]:
     with control_safe():
         rows = models.Step.objects.filter(run_id=run_id).order_by("ordinal")
         return [
-            Step(
-                row.ordinal, row.name, StepState(row.state), row.attempts, row.facts, row.error_code, row.started_at, row.finished_at
-            )
+            Step(row.ordinal, row.name, StepState(row.state), row.attempts, row.facts, row.error_code, row.started_at, row.finished_at)
             for row in rows
         ]
 

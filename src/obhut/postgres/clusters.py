@@ -36,6 +36,9 @@ _SOCKET_PATH_BYTES = 107  # sockaddr_un holds 108 with the closing zero
 _SOCKET_NAME = "/.s.PGSQL.5432"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@:~-]+")  # the server splits its socket directories at commas and quotes
 _LOG_LIMIT = 10_000_000
+_PRIVATE = 0o700
+_CHECKSUMS_BY_DEFAULT = 18
+_PID_FILE_DELAY = 2  # seconds between the return of pg_ctl and the postmaster's own file, generously
 _CONFIGURATION = "obhut.conf"
 
 # Nothing of a statement or of an error reaches the log: messages of level ERROR quote values, LOG, FATAL and PANIC do not.
@@ -139,7 +142,7 @@ class Cluster:
             options = ["--locale", locale, "--encoding", "UTF8", "--username", superuser, f"--wal-segsize={wal_segsize_mb}"]
             if checksums:
                 options.append("--data-checksums")
-            elif self.binaries.major >= 18:
+            elif self.binaries.major >= _CHECKSUMS_BY_DEFAULT:
                 options.append("--no-data-checksums")
             if not durable:
                 options.append("--no-sync")
@@ -293,7 +296,7 @@ class Cluster:
         recorded = self._recorded_socket()
         if recorded is None or not self._owned(recorded):
             # A name nobody can guess, recorded for the next caller. Temporary directories are swept, so it may have to be made again.
-            recorded = Path(tempfile.mkdtemp(prefix="obhut-", dir="/tmp"))  # noqa: S108 - 0700, a random name
+            recorded = Path(tempfile.mkdtemp(prefix="obhut-", dir="/tmp"))
             if self.user:
                 os.chown(recorded, self.user.uid, self.user.gid)
             access.write(self.directory / "socket", f"{recorded}\n", None)
@@ -338,7 +341,7 @@ class Cluster:
         pause = 0.005
         while not self.ready:
             # pg_ctl returns before the postmaster has written its file; only after that is an absent postmaster a failed one.
-            if not self.running and time.monotonic() - launched > 2:
+            if not self.running and time.monotonic() - launched > _PID_FILE_DELAY:
                 raise ClusterStartError(f"the server of {self.directory} ended while starting", f"The last lines of {self.log} say why.")
             if time.monotonic() > deadline:
                 raise ClusterStartError(
@@ -419,7 +422,7 @@ class Cluster:
         except FileNotFoundError:
             return False
         owner = self.user.uid if self.user else os.geteuid()
-        return stat.S_ISDIR(status.st_mode) and status.st_uid == owner and stat.S_IMODE(status.st_mode) == 0o700
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == owner and stat.S_IMODE(status.st_mode) == _PRIVATE
 
 
 def make_directory(directory: Path) -> None:

@@ -253,7 +253,8 @@ def _exists(module: str) -> bool:
 def _django_database(url: str) -> dict[str, Any]:
     with contextlib.suppress(psycopg.Error):
         parts = conninfo.conninfo_to_dict(url)
-        options = {"application_name": "obhut", **{k: v for k, v in parts.items() if k not in {"dbname", "user", "password", "host", "port"}}}
+        own = {"dbname", "user", "password", "host", "port"}
+        options = {"application_name": "obhut", **{name: value for name, value in parts.items() if name not in own}}
         options["options"] = " ".join(filter(None, [str(parts.get("options") or ""), _SESSION_OPTIONS]))
         return {
             "ENGINE": "django.db.backends.postgresql",
@@ -318,5 +319,6 @@ class Deferred:
     def __init__(self, module: str) -> None:
         self._module = module
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the module has
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module."""
         return getattr(import_module(self._module), name)

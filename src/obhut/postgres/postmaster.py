@@ -7,6 +7,7 @@ Linux only: it reads ``/proc``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_STATUS_LINE = 7
 _NAMES = {"postgres", "postmaster"}
 
 
@@ -27,10 +29,8 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; a process that is gone already is no error."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.descriptor, number)
-        except ProcessLookupError:
-            pass
 
     def wait(self, timeout: float) -> bool:
         """Return whether the process ended within ``timeout`` seconds."""
@@ -58,16 +58,13 @@ def recorded_pid(data: Path) -> int | None:
 def status(data: Path) -> str:
     """Return the server's word on itself: ``starting``, ``ready``, ``standby``, ``stopping``, or nothing."""
     lines = _pid_file(data)
-    return lines[7].strip() if len(lines) > 7 else ""
+    return lines[_STATUS_LINE].strip() if len(lines) > _STATUS_LINE else ""
 
 
 def all_in(data: Path) -> list[Process]:
     """Return every server process that lives in a data directory, the postmaster and backends that outlived one."""
-    found = []
-    for entry in os.scandir(_PROC):
-        if entry.name.isdigit() and (process := _hold(int(entry.name), data)) is not None:
-            found.append(process)
-    return found
+    held = (_hold(int(entry.name), data) for entry in os.scandir(_PROC) if entry.name.isdigit())
+    return [process for process in held if process is not None]
 
 
 def wait_until_gone(data: Path, timeout: float) -> bool:

@@ -93,8 +93,7 @@ class Binaries:
                 cwd="/",
                 input=stdin,
                 stdin=subprocess.DEVNULL if stdin is None else None,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 encoding="utf-8",
                 errors="replace",
                 timeout=timeout,
@@ -210,5 +209,7 @@ def _copied(site: Path, place: Path, user: User | None) -> Path:
     # Another account could have put its own programs at a guessable place: only a directory of ours that nobody else writes counts.
     status = place.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022 or not _usable(place, user):
-        raise MissingComponentError(f"{place} is not a copy of PostgreSQL that Obhut made", "Who made it? Remove it and run the command again.")
+        raise MissingComponentError(
+            f"{place} is not a copy of PostgreSQL that Obhut made", "Who made it? Remove it and run the command again."
+        )
     return place

@@ -14,9 +14,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 ANNA = SubjectRef("participant", ("42",))
 CONTRACT = ContractFacts("dpa_1", NOW - 10 * DAY, None)
-STANDING = InstructionFacts(
-    "ins_1", InstructionKind.STANDING, frozenset({"erase"}), "courses", "", None, NOW - DAY, None, None, ""
-)
+STANDING = InstructionFacts("ins_1", InstructionKind.STANDING, frozenset({"erase"}), "courses", "", None, NOW - DAY, None, None, "")
 SINGLE = replace(STANDING, id="ins_2", kind=InstructionKind.SINGLE, subject_kind="participant", subject_keys=frozenset({'["42"]'}))
 ASKED = Question(Action.ERASE, "courses", ANNA, "run_1", NOW)
 
@@ -73,7 +71,9 @@ def test_the_most_specific_instruction_is_chosen_and_the_used_one_kept() -> None
     """What names the person documents the act best; a resumed run stays with the instruction it took."""
     assert decide(ASKED, [CONTRACT], [STANDING, SINGLE]) == Granted(SINGLE, "dpa_1")
     later = replace(SINGLE, id="ins_3")
-    assert decide(ASKED, [CONTRACT], [replace(SINGLE, used_by_run="run_1"), later]) == Granted(replace(SINGLE, used_by_run="run_1"), "dpa_1")
+    assert decide(ASKED, [CONTRACT], [replace(SINGLE, used_by_run="run_1"), later]) == Granted(
+        replace(SINGLE, used_by_run="run_1"), "dpa_1"
+    )
 
 
 def test_of_overlapping_contracts_the_youngest_counts() -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from obhut.journal.facts import checked
-from obhut.journal.processes import myself
-from obhut.journal.processes import _started
+from obhut.journal.processes import _started, myself
 from obhut.journal.states import MOVES, RunState, before
 
 

@@ -7,136 +7,221 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Controller',
+            name="Controller",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('database', models.CharField(max_length=63)),
-                ('key', models.TextField()),
-                ('name', models.CharField(max_length=200)),
-                ('recorded_by', models.CharField(max_length=100)),
-                ('recorded_at', models.DateTimeField()),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("database", models.CharField(max_length=63)),
+                ("key", models.TextField()),
+                ("name", models.CharField(max_length=200)),
+                ("recorded_by", models.CharField(max_length=100)),
+                ("recorded_at", models.DateTimeField()),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('database', 'key'), name='controllers_controller_key'), models.CheckConstraint(condition=models.Q(('database__regex', '^[a-z][a-z0-9_]{0,62}$')), name='controllers_controller_database'), models.CheckConstraint(condition=models.Q(('key__startswith', '['), ('key__endswith', ']')), name='controllers_controller_canonical'), models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='controllers_controller_name')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("database", "key"), name="controllers_controller_key"),
+                    models.CheckConstraint(
+                        condition=models.Q(("database__regex", "^[a-z][a-z0-9_]{0,62}$")), name="controllers_controller_database"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("key__startswith", "["), ("key__endswith", "]")), name="controllers_controller_canonical"
+                    ),
+                    models.CheckConstraint(condition=models.Q(("name", ""), _negated=True), name="controllers_controller_name"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Contract',
+            name="Contract",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('version', models.CharField(max_length=64)),
-                ('subject_matter', models.CharField(max_length=500)),
-                ('nature', models.CharField(max_length=500)),
-                ('purpose', models.CharField(max_length=500)),
-                ('duration', models.CharField(max_length=40)),
-                ('data_categories', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), size=None)),
-                ('subject_categories', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=63), size=None)),
-                ('document_hash', models.CharField(max_length=64)),
-                ('valid_from', models.DateTimeField()),
-                ('valid_until', models.DateTimeField(null=True)),
-                ('recorded_by', models.CharField(max_length=100)),
-                ('recorded_at', models.DateTimeField()),
-                ('controller', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='contracts', to='controllers.controller')),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("version", models.CharField(max_length=64)),
+                ("subject_matter", models.CharField(max_length=500)),
+                ("nature", models.CharField(max_length=500)),
+                ("purpose", models.CharField(max_length=500)),
+                ("duration", models.CharField(max_length=40)),
+                ("data_categories", django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=200), size=None)),
+                ("subject_categories", django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=63), size=None)),
+                ("document_hash", models.CharField(max_length=64)),
+                ("valid_from", models.DateTimeField()),
+                ("valid_until", models.DateTimeField(null=True)),
+                ("recorded_by", models.CharField(max_length=100)),
+                ("recorded_at", models.DateTimeField()),
+                (
+                    "controller",
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name="contracts", to="controllers.controller"),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Instruction',
+            name="Instruction",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('standing', 'standing'), ('single', 'single')], max_length=16)),
-                ('actions', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=32), size=None)),
-                ('database', models.CharField(max_length=63)),
-                ('subject_kind', models.CharField(blank=True, default='', max_length=63)),
-                ('subject_keys', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), null=True, size=None)),
-                ('given_by', models.CharField(max_length=64)),
-                ('channel', models.CharField(choices=[('contract', 'contract'), ('portal', 'portal'), ('api', 'api'), ('ticket', 'ticket'), ('email', 'email'), ('letter', 'letter')], max_length=16)),
-                ('document_hash', models.CharField(max_length=64)),
-                ('valid_from', models.DateTimeField()),
-                ('valid_until', models.DateTimeField(null=True)),
-                ('revoked_at', models.DateTimeField(null=True)),
-                ('revoked_by', models.CharField(blank=True, default='', max_length=100)),
-                ('used_by_run', models.CharField(blank=True, default='', max_length=64)),
-                ('used_at', models.DateTimeField(null=True)),
-                ('recorded_by', models.CharField(max_length=100)),
-                ('recorded_at', models.DateTimeField()),
-                ('contract', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='instructions', to='controllers.contract')),
-                ('controller', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='instructions', to='controllers.controller')),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("kind", models.CharField(choices=[("standing", "standing"), ("single", "single")], max_length=16)),
+                ("actions", django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=32), size=None)),
+                ("database", models.CharField(max_length=63)),
+                ("subject_kind", models.CharField(blank=True, default="", max_length=63)),
+                ("subject_keys", django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), null=True, size=None)),
+                ("given_by", models.CharField(max_length=64)),
+                (
+                    "channel",
+                    models.CharField(
+                        choices=[
+                            ("contract", "contract"),
+                            ("portal", "portal"),
+                            ("api", "api"),
+                            ("ticket", "ticket"),
+                            ("email", "email"),
+                            ("letter", "letter"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("document_hash", models.CharField(max_length=64)),
+                ("valid_from", models.DateTimeField()),
+                ("valid_until", models.DateTimeField(null=True)),
+                ("revoked_at", models.DateTimeField(null=True)),
+                ("revoked_by", models.CharField(blank=True, default="", max_length=100)),
+                ("used_by_run", models.CharField(blank=True, default="", max_length=64)),
+                ("used_at", models.DateTimeField(null=True)),
+                ("recorded_by", models.CharField(max_length=100)),
+                ("recorded_at", models.DateTimeField()),
+                (
+                    "contract",
+                    models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name="instructions", to="controllers.contract"),
+                ),
+                (
+                    "controller",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="instructions", to="controllers.controller"
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='contract',
-            constraint=models.UniqueConstraint(fields=('controller', 'version'), name='controllers_contract_version'),
+            model_name="contract",
+            constraint=models.UniqueConstraint(fields=("controller", "version"), name="controllers_contract_version"),
         ),
         migrations.AddConstraint(
-            model_name='contract',
-            constraint=models.CheckConstraint(condition=models.Q(('version__regex', '^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$')), name='controllers_contract_version_form'),
+            model_name="contract",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("version__regex", "^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")), name="controllers_contract_version_form"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='contract',
-            constraint=models.CheckConstraint(condition=models.Q(('document_hash__regex', '^[0-9a-f]{64}$')), name='controllers_contract_document'),
+            model_name="contract",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("document_hash__regex", "^[0-9a-f]{64}$")), name="controllers_contract_document"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='contract',
-            constraint=models.CheckConstraint(condition=models.Q(('duration__regex', '^(term|P(\\d+Y)?(\\d+M)?(\\d+W)?(\\d+D)?)$')), name='controllers_contract_duration'),
+            model_name="contract",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("duration__regex", "^(term|P(\\d+Y)?(\\d+M)?(\\d+W)?(\\d+D)?)$")), name="controllers_contract_duration"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='contract',
-            constraint=models.CheckConstraint(condition=models.Q(('valid_until', None), ('valid_until__gt', models.F('valid_from')), _connector='OR'), name='controllers_contract_validity'),
+            model_name="contract",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("valid_until", None), ("valid_until__gt", models.F("valid_from")), _connector="OR"),
+                name="controllers_contract_validity",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='contract',
-            constraint=models.CheckConstraint(condition=models.Q(('data_categories__len__gt', 0), ('subject_categories__len__gt', 0)), name='controllers_contract_categories'),
+            model_name="contract",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("data_categories__len__gt", 0), ("subject_categories__len__gt", 0)),
+                name="controllers_contract_categories",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='contract',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('subject_matter__contains', '@'), _negated=True), models.Q(('nature__contains', '@'), _negated=True), models.Q(('purpose__contains', '@'), _negated=True)), name='controllers_contract_no_address'),
+            model_name="contract",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("subject_matter__contains", "@"), _negated=True),
+                    models.Q(("nature__contains", "@"), _negated=True),
+                    models.Q(("purpose__contains", "@"), _negated=True),
+                ),
+                name="controllers_contract_no_address",
+            ),
         ),
         migrations.AddIndex(
-            model_name='instruction',
-            index=models.Index(fields=['controller', 'database'], name='controllers_instruction_scope'),
+            model_name="instruction",
+            index=models.Index(fields=["controller", "database"], name="controllers_instruction_scope"),
         ),
         migrations.AddIndex(
-            model_name='instruction',
-            index=django.contrib.postgres.indexes.GinIndex(fields=['subject_keys'], name='controllers_instruction_keys'),
+            model_name="instruction",
+            index=django.contrib.postgres.indexes.GinIndex(fields=["subject_keys"], name="controllers_instruction_keys"),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['standing', 'single'])), name='controllers_instruction_kind'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("kind__in", ["standing", "single"])), name="controllers_instruction_kind"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(('channel__in', ['contract', 'portal', 'api', 'ticket', 'email', 'letter'])), name='controllers_instruction_channel'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("channel__in", ["contract", "portal", "api", "ticket", "email", "letter"])),
+                name="controllers_instruction_channel",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(('actions__contained_by', ['erase', 'anonymise', 'restore', 'restore_controller', 'restore_subject', 'export', 'backup', 'canary']), ('actions__len__gt', 0)), name='controllers_instruction_actions'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "actions__contained_by",
+                        ["erase", "anonymise", "restore", "restore_controller", "restore_subject", "export", "backup", "canary"],
+                    ),
+                    ("actions__len__gt", 0),
+                ),
+                name="controllers_instruction_actions",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(('subject_keys', None), models.Q(('subject_keys__len__gt', 0), models.Q(('subject_kind', ''), _negated=True)), _connector='OR'), name='controllers_instruction_subjects'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("subject_keys", None),
+                    models.Q(("subject_keys__len__gt", 0), models.Q(("subject_kind", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="controllers_instruction_subjects",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(('given_by__regex', '^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$')), name='controllers_instruction_given_by'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("given_by__regex", "^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")), name="controllers_instruction_given_by"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(('document_hash__regex', '^[0-9a-f]{64}$')), name='controllers_instruction_document'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("document_hash__regex", "^[0-9a-f]{64}$")), name="controllers_instruction_document"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(('valid_until', None), ('valid_until__gt', models.F('valid_from')), _connector='OR'), name='controllers_instruction_validity'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("valid_until", None), ("valid_until__gt", models.F("valid_from")), _connector="OR"),
+                name="controllers_instruction_validity",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='instruction',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('used_at', None), ('used_by_run', '')), models.Q(('kind', 'single'), ('used_at__isnull', False)), _connector='OR'), name='controllers_instruction_used'),
+            model_name="instruction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("used_at", None), ("used_by_run", "")),
+                    models.Q(("kind", "single"), ("used_at__isnull", False)),
+                    _connector="OR",
+                ),
+                name="controllers_instruction_used",
+            ),
         ),
     ]

@@ -5,53 +5,112 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Run',
+            name="Run",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('erase', 'erase'), ('backup', 'backup'), ('restore', 'restore'), ('expire', 'expire'), ('canary', 'canary'), ('clone', 'clone')], max_length=16)),
-                ('database', models.CharField(max_length=63)),
-                ('state', models.CharField(choices=[('planned', 'planned'), ('running', 'running'), ('failed', 'failed'), ('partial', 'partial'), ('done', 'done'), ('cancelled', 'cancelled')], max_length=16)),
-                ('actor', models.CharField(max_length=100)),
-                ('instruction_id', models.CharField(blank=True, default='', max_length=64)),
-                ('parameters', models.JSONField(default=dict)),
-                ('plan_hash', models.CharField(blank=True, default='', max_length=64)),
-                ('error_code', models.CharField(blank=True, default='', max_length=64)),
-                ('started_at', models.DateTimeField()),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('heartbeat_at', models.DateTimeField()),
-                ('boot_id', models.CharField(max_length=100)),
-                ('pid', models.IntegerField()),
-                ('pid_started', models.BigIntegerField()),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("erase", "erase"),
+                            ("backup", "backup"),
+                            ("restore", "restore"),
+                            ("expire", "expire"),
+                            ("canary", "canary"),
+                            ("clone", "clone"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("database", models.CharField(max_length=63)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("planned", "planned"),
+                            ("running", "running"),
+                            ("failed", "failed"),
+                            ("partial", "partial"),
+                            ("done", "done"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("actor", models.CharField(max_length=100)),
+                ("instruction_id", models.CharField(blank=True, default="", max_length=64)),
+                ("parameters", models.JSONField(default=dict)),
+                ("plan_hash", models.CharField(blank=True, default="", max_length=64)),
+                ("error_code", models.CharField(blank=True, default="", max_length=64)),
+                ("started_at", models.DateTimeField()),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("heartbeat_at", models.DateTimeField()),
+                ("boot_id", models.CharField(max_length=100)),
+                ("pid", models.IntegerField()),
+                ("pid_started", models.BigIntegerField()),
             ],
             options={
-                'indexes': [models.Index(fields=['database', '-started_at'], name='journal_run_recent')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('kind__in', ['erase', 'backup', 'restore', 'expire', 'canary', 'clone'])), name='journal_run_kind'), models.CheckConstraint(condition=models.Q(('state__in', ['planned', 'running', 'failed', 'partial', 'done', 'cancelled'])), name='journal_run_state'), models.CheckConstraint(condition=models.Q(models.Q(('finished_at', None), ('state__in', ['planned', 'running'])), models.Q(models.Q(('state__in', ['planned', 'running']), _negated=True), ('finished_at__isnull', False)), _connector='OR'), name='journal_run_finished'), models.CheckConstraint(condition=models.Q(models.Q(('state', 'done'), _negated=True), ('error_code', ''), _connector='OR'), name='journal_run_done_without_error')],
+                "indexes": [models.Index(fields=["database", "-started_at"], name="journal_run_recent")],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["erase", "backup", "restore", "expire", "canary", "clone"])),
+                        name="journal_run_kind",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", ["planned", "running", "failed", "partial", "done", "cancelled"])),
+                        name="journal_run_state",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("finished_at", None), ("state__in", ["planned", "running"])),
+                            models.Q(models.Q(("state__in", ["planned", "running"]), _negated=True), ("finished_at__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="journal_run_finished",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(models.Q(("state", "done"), _negated=True), ("error_code", ""), _connector="OR"),
+                        name="journal_run_done_without_error",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Step',
+            name="Step",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('ordinal', models.IntegerField()),
-                ('name', models.CharField(max_length=63)),
-                ('state', models.CharField(choices=[('running', 'running'), ('done', 'done'), ('failed', 'failed')], max_length=16)),
-                ('attempts', models.IntegerField(default=1)),
-                ('facts', models.JSONField(default=dict)),
-                ('error_code', models.CharField(blank=True, default='', max_length=64)),
-                ('started_at', models.DateTimeField()),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('run', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='steps', to='journal.run')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("ordinal", models.IntegerField()),
+                ("name", models.CharField(max_length=63)),
+                ("state", models.CharField(choices=[("running", "running"), ("done", "done"), ("failed", "failed")], max_length=16)),
+                ("attempts", models.IntegerField(default=1)),
+                ("facts", models.JSONField(default=dict)),
+                ("error_code", models.CharField(blank=True, default="", max_length=64)),
+                ("started_at", models.DateTimeField()),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "run",
+                    models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name="steps", to="journal.run"),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('run', 'name'), name='journal_step_name'), models.CheckConstraint(condition=models.Q(('state__in', ['running', 'done', 'failed'])), name='journal_step_state'), models.CheckConstraint(condition=models.Q(models.Q(('finished_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('finished_at__isnull', False)), _connector='OR'), name='journal_step_finished')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("run", "name"), name="journal_step_name"),
+                    models.CheckConstraint(condition=models.Q(("state__in", ["running", "done", "failed"])), name="journal_step_state"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("finished_at", None), ("state", "running")),
+                            models.Q(models.Q(("state", "running"), _negated=True), ("finished_at__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="journal_step_finished",
+                    ),
+                ],
             },
         ),
     ]

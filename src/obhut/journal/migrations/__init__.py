@@ -1,0 +1,1 @@
+"""Changes of the tables of obhut.journal, in order."""
