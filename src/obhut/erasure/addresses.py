@@ -7,6 +7,7 @@ million of them in a few megabytes.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Self
 
@@ -16,6 +17,7 @@ from obhut.postgres.connections import TidArray
 from obhut.postgres.sql import SQL, Composed, Literal
 
 LINE_POINTER_BITS = 16
+_ELEMENT = struct.Struct(">4xHI")
 
 
 class RowAddresses:
@@ -30,6 +32,12 @@ class RowAddresses:
     def from_tids(cls, tids: Iterable[bytes]) -> Self:
         """Return the set of addresses given as PostgreSQL's six binary bytes."""
         return cls(BitMap64(int.from_bytes(tid, "big") for tid in tids))
+
+    @classmethod
+    def from_array(cls, sent: bytes) -> Self:
+        """Return the set of addresses in the binary form of a one-dimensional ``tid[]`` (``array_send``)."""
+        # 20 bytes of header; each element is its length (4 bytes) and the address, which is read as 2 + 4 bytes.
+        return cls(BitMap64(high << 32 | low for high, low in _ELEMENT.iter_unpack(memoryview(sent)[20:])))
 
     @property
     def count(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from obhut.datamap.graph import Graph
 from obhut.erasure.closure import Effects, TableEffect, resolve
 from obhut.erasure.refusals import ErasureIncompleteError
 from obhut.erasure.subjects import Found
@@ -18,7 +19,6 @@ from obhut.postgres.catalogue import Catalogue
 from obhut.postgres.connections import Session, retrying
 from obhut.postgres.errors import DatabaseError
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier
-from obhut.datamap.graph import Graph
 
 PASSES = 5
 TRIGGERED_CHANGE = "27000"  # triggered_data_change_violation: a BEFORE trigger changed a row of the same statement

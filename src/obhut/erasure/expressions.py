@@ -109,7 +109,7 @@ def _json_rules(rule: Anonymisation, column: Column) -> Expression:
     return apply
 
 
-def _json_step(value: Composable, path: tuple[str | None, ...], to: Any) -> Composable:  # noqa: ANN401 - a JSON constant
+def _json_step(value: Composable, path: tuple[str | None, ...], to: Any) -> Composable:
     if None in path:
         star = path.index(None)
         above = Literal(_steps(path[:star]))
@@ -134,7 +134,7 @@ def _replace(value: Composable, path: tuple[str | None, ...], by: Composable) ->
     return SQL("jsonb_set({}::jsonb, {}, {})").format(value, Literal(_steps(path)), by)
 
 
-def _json(value: Any) -> Composable:  # noqa: ANN401 - a JSON constant
+def _json(value: Any) -> Composable:
     return SQL("to_jsonb({}::text)").format(Literal(str(value))) if value is not None else SQL("'null'::jsonb")
 
 
@@ -146,7 +146,7 @@ def _steps(path: tuple[str | None, ...]) -> list[str]:
     return [step for step in path if step is not None]
 
 
-def _constant(value: Any) -> str:  # noqa: ANN401 - a YAML scalar
+def _constant(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

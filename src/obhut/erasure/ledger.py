@@ -14,6 +14,8 @@ from itertools import groupby
 from typing import Final, TypeVar
 
 from obhut.erasure import chain, entries, store
+from obhut.erasure import recover as recovery
+from obhut.erasure.check import ListReport, check
 from obhut.erasure.entries import (
     LEGAL_MOVES,
     Decision,
@@ -32,6 +34,7 @@ from obhut.erasure.errors import CopyMayExistError, IllegalMoveError, ListForked
 from obhut.erasure.fingerprints import MAC_KEY_NAME
 from obhut.erasure.mirror import LABEL_PREFIX
 from obhut.erasure.places import Places
+from obhut.erasure.recover import Recovery
 from obhut.erasure.store import SQL, Stored
 from obhut.foundation import faultpoints
 from obhut.foundation.actors import Actor
@@ -225,6 +228,23 @@ def new_epoch(database: str, run: RunId | str, system_identifier: int | str, tim
         return [_entry(entries.epoch(size + 1, epoch))], epoch
 
     return _append(build, clock)
+
+
+# ---- looking after the list ----
+
+
+def verify_list(settings: Settings) -> ListReport:
+    """Verify list, mirror and anchor in full, and return what was seen.
+
+    Raises:
+        ErasureListError: one of the findings of the specification's section 10, each its own class and code.
+    """
+    return check(open_ledger(settings))
+
+
+def recover(settings: Settings, clock: Clock, *, accept_missing_anchor: bool = False) -> Recovery:
+    """Make list, mirror and anchor whole again from each other; see :func:`obhut.erasure.recover.recover`."""
+    return recovery.recover(open_ledger(settings), clock.now(), accept_missing_anchor=accept_missing_anchor)
 
 
 # ---- reading ----

@@ -127,3 +127,23 @@ class Access(models.Model):
         """Append-only by trigger."""
 
         db_table = "erasure_access"
+
+
+class Canary(models.Model):
+    """A synthetic person that was planted; its key and token belong to nobody."""
+
+    id = models.TextField(primary_key=True)
+    database = models.TextField()
+    subject_kind = models.TextField()
+    key = ArrayField(models.TextField())
+    fingerprint = models.TextField()
+    controller = models.TextField()
+    token = models.TextField()
+    planted_at = models.DateTimeField()
+    tombstone = models.BigIntegerField(null=True)  # null while it lives, 0 when it never came to be
+
+    class Meta:
+        """Few rows."""
+
+        db_table = "erasure_canary"
+        indexes: ClassVar = [models.Index("database", "planted_at", name="erasure_canary_database")]

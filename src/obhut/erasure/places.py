@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -83,7 +83,8 @@ class Places:
         held: tuple[int, Session] | None = getattr(self._local, "held", None)
         # A forked child must not speak on its parent's connection.
         if held is None or held[0] != os.getpid() or held[1].closed:
-            settings = {"synchronous_commit": "on", "lock_timeout": _WAIT}
+            # Every statement here has its index; a plan cached while the tables were empty must not scan them when they are full.
+            settings = {"synchronous_commit": "on", "lock_timeout": _WAIT, "enable_seqscan": "off"}
             held = (os.getpid(), Session.connect(control_url(self.settings), application_name="obhut erasure list", settings=settings))
             self._local.held = held
         return held[1]
@@ -111,6 +112,20 @@ class Places:
             self.close()
             raise
         session.execute(SQL["unlock"], (_LOCK,))
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[Session, Stored | None, Place | None, Checkpoint | None]]:
+        """Hold one consistent state: a snapshot of the database, its head, where the mirror ends, and the anchor.
+
+        The writer's lock is held only while these are fixed: a long verification holds up no erasure.
+        """
+        with ExitStack() as stack:
+            with self.writing():
+                # A session of its own: the snapshot outlives the lock.
+                session = stack.enter_context(Session.connect(control_url(self.settings), application_name="obhut erasure list check"))
+                stack.enter_context(session.transaction("repeatable read", read_only=True))
+                fixed = store.stored(session), self.mirror.size_of_last(), self.anchor()
+            yield session, *fixed
 
     def verifying_key(self) -> Ed25519PublicKey | None:
         """Return the key that checkpoints are verified with, or None when no list was ever signed here."""

@@ -214,7 +214,13 @@ class Catalogue:
         for table in sorted(self.tables.values(), key=lambda t: t.full_name):
             parent = self.tables[table.parent].full_name if table.parent else None
             content.append(
-                [table.full_name, table.kind, parent, [[c.name, c.type, c.not_null, c.generated] for c in table.columns], list(table.primary_key)]
+                [
+                    table.full_name,
+                    table.kind,
+                    parent,
+                    [[c.name, c.type, c.not_null, c.generated] for c in table.columns],
+                    list(table.primary_key),
+                ]
             )
         for key in self.foreign_keys:
             content.append(
@@ -243,9 +249,7 @@ def read_catalogue(session: Session) -> Catalogue:
     for oid, name, primary, unique, names, predicate, valid in session.rows(_SQL["keys"]):
         if unique and valid:
             keys.setdefault(oid, []).append(Key(name, primary, tuple(names), predicate))
-    tables = {
-        row[0]: Table(*row, columns=tuple(columns.get(row[0], ())), keys=tuple(keys.get(row[0], ()))) for row in session.rows(_SQL["tables"])
-    }
+    tables = {row[0]: Table(*row, tuple(columns.get(row[0], ())), tuple(keys.get(row[0], ()))) for row in session.rows(_SQL["tables"])}
     foreign_keys = tuple(
         ForeignKey(
             oid=row[0],
@@ -269,7 +273,7 @@ def read_catalogue(session: Session) -> Catalogue:
         tables=tables,
         foreign_keys=foreign_keys,
         sequences=tuple(Sequence(*row) for row in session.rows(_SQL["sequences"])),
-        extensions=dict(session.rows(_SQL["extensions"])),  # type: ignore[arg-type]  # pairs
+        extensions={name: version for name, version in session.rows(_SQL["extensions"])},
         materialised_views=tuple(MaterialisedView(*row) for row in session.rows(_SQL["matviews"])),
         _names={table.full_name: oid for oid, table in tables.items()},
     )

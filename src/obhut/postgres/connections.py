@@ -18,10 +18,11 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 from obhut.postgres.errors import SerializationError, safe
-from obhut.postgres.sql import SQL, Composable, Identifier, Literal
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, trusted
 
 _TID, _TID_ARRAY = 27, 1010  # oids of pg_catalog.tid and tid[]
 Query = Composable | str
+Statement = SQL | Composed
 Row = tuple[Any, ...]
 T = TypeVar("T")
 Params = Sequence[Any] | Mapping[str, Any] | None
@@ -150,7 +151,7 @@ class Session:
         with safe():
             return self._connection.execute(_composed(query), params).fetchone()
 
-    def value(self, query: Query, params: Params = None) -> Any:  # noqa: ANN401 - a column of any type
+    def value(self, query: Query, params: Params = None) -> Any:
         """Return the first column of the first row, or None."""
         found = self.row(query, params)
         return found[0] if found else None
@@ -167,13 +168,13 @@ class Session:
         with safe(), self._connection.cursor(binary=True) as cursor:
             return cursor.execute(_composed(query), params).fetchall()
 
-    def copy_out(self, query: Composable) -> Iterator[memoryview]:
+    def copy_out(self, query: Statement) -> Iterator[memoryview]:
         """Yield the blocks of a ``COPY … TO STDOUT`` as the server sends them."""
         with safe(), self._connection.cursor() as cursor, cursor.copy(query) as copy:
             while block := copy.read():
                 yield memoryview(block)
 
-    def copy_in(self, statement: Composable, blocks: Iterable[bytes | memoryview]) -> int:
+    def copy_in(self, statement: Statement, blocks: Iterable[bytes | memoryview]) -> int:
         """Feed the blocks to a ``COPY … FROM STDIN`` and return the number of rows loaded."""
         with safe(), self._connection.cursor() as cursor:
             with cursor.copy(statement) as copy:
@@ -181,7 +182,7 @@ class Session:
                     copy.write(bytes(block) if isinstance(block, memoryview) else block)
             return cursor.rowcount
 
-    def copy_rows(self, statement: Composable, rows: Iterable[Sequence[Any]]) -> int:
+    def copy_rows(self, statement: Statement, rows: Iterable[Sequence[Any]]) -> int:
         """Feed Python rows to a ``COPY … FROM STDIN`` in text format and return the number of rows loaded."""
         with safe(), self._connection.cursor() as cursor:
             with cursor.copy(statement) as copy:
@@ -213,7 +214,7 @@ class Session:
     def many(self, query: Query, params: Iterable[Params]) -> None:
         """Run a statement once for each set of parameters, pipelined."""
         with safe(), self._connection.cursor() as cursor:
-            cursor.executemany(_composed(query), params)  # type: ignore[arg-type]  # params are sequences or mappings
+            cursor.executemany(_composed(query), params)  # type: ignore[arg-type]  # None never comes
 
     def set(self, name: str, value: str, *, local: bool = False) -> None:
         """Set a run-time parameter; the value travels as a parameter, not in the statement's text."""
@@ -225,8 +226,10 @@ class Session:
             self._connection.cancel_safe()
 
 
-def _composed(query: Query) -> Composable:
-    return query if isinstance(query, Composable) else SQL(query)  # type: ignore[arg-type]  # literal text from our own modules
+def _composed(query: Query) -> Statement:
+    if isinstance(query, SQL | Composed):
+        return query
+    return Composed([query]) if isinstance(query, Composable) else trusted(query)
 
 
 def retrying(attempt: Callable[[], T], *, tries: int = 5, pause: float = 0.05) -> T:

@@ -103,6 +103,9 @@ FROM erasure_tombstone t, unnest(t.key) WITH ORDINALITY AS part (value, position
 WHERE database = %s AND subject_kind = %s AND value ~ '^[0-9]{1,18}$'
 GROUP BY position ORDER BY position
 
+-- open_without_key: open tombstones that nobody could find any more
+SELECT count(*) FROM erasure_tombstone WHERE key IS NULL AND state IN ('recorded', 'effective')
+
 -- retirable: effective tombstones of a database that every existing copy is younger than
 SELECT seq FROM erasure_tombstone
 WHERE database = %s AND state = 'effective' AND (%s::timestamptz IS NULL OR effective_at < %s::timestamptz) ORDER BY seq

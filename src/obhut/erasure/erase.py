@@ -1,0 +1,389 @@
+"""Erase people, on a controller's instruction: the one use case behind command line, jobs, retention and drills.
+
+Order, and why it survives a crash at any instant: the tombstone is durable in the erasure list, its mirror and its anchor before the first
+row goes, so a crash can only hide too much, never resurrect. The rows go in one transaction. Only when a look from outside finds
+nothing left is the tombstone marked effective; until then the erasure is "recorded", and :func:`finish` carries it to its end.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from obhut.controllers import gate, register
+from obhut.controllers.gate import Permission
+from obhut.controllers.vocabulary import Action as Permitted
+from obhut.controllers.vocabulary import SubjectRef, canonical_key
+from obhut.datamap.archive import archive
+from obhut.datamap.graph import Graph, require
+from obhut.datamap.load import load
+from obhut.datamap.models import DatabaseMap
+from obhut.erasure import known, ledger
+from obhut.erasure.closure import resolve
+from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
+from obhut.erasure.execute import Executed, execute
+from obhut.erasure.plan import Cohort, ErasurePlan, cohort_of, keep_periods
+from obhut.erasure.refusals import ErasureIncompleteError, StaleMapError, SubjectMissingError
+from obhut.erasure.subjects import Found, Person, find, lookup
+from obhut.erasure.verify import Answer, Verification, verify
+from obhut.foundation.actors import Actor
+from obhut.foundation.clock import Clock
+from obhut.foundation.faultpoints import reach
+from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
+from obhut.foundation.settings import Settings
+from obhut.postgres.catalogue import read_catalogue
+from obhut.postgres.connections import Session
+
+MAPS = "maps"  # archive of map versions, in the state directory
+LOCK_TIMEOUT = "10s"
+_SCHEMA_STAMP = """
+SELECT (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_class WHERE relkind IN ('r', 'p', 'f') AND oid >= 16384),
+       (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_constraint WHERE conrelid >= 16384)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one erasure came to.
+
+    Attributes:
+        run: id under which the effect is recorded.
+        tombstones: numbers in the erasure list.
+        people: rows of people found in the database.
+        already: people whose tombstone was effective before.
+    """
+
+    run: RunId
+    tombstones: tuple[int, ...]
+    people: int
+    already: int
+    deleted: int
+    changed: int
+    lsn: Lsn | None
+    plan: ErasurePlan | None
+    verification: Verification | None
+
+
+class Eraser:
+    """Erases people from one protected database; opened once, used for many erasures.
+
+    Reads the catalogue once and notices when the schema changes, so that a single erasure costs a handful of statements.
+    """
+
+    def __init__(self, settings: Settings, database: str, *, session: Session | None = None) -> None:
+        self.database = database
+        self._settings = settings
+        self.rules: DatabaseMap = load(settings.database(database).map).database(database)
+        self.session = session or Session.connect(
+            settings.database(database).url, application_name="obhut erase", settings={"lock_timeout": LOCK_TIMEOUT}
+        )
+        self._stamp: object = None
+        self._graph: Graph | None = None
+        self._periods: frozenset[str] = frozenset()
+        ledger.open_ledger(settings)
+        self.mac_key = ledger.fingerprint_key()
+        self._archived = False
+
+    def __enter__(self) -> Eraser:
+        """Return the eraser; leaving the block closes its session."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the session."""
+        self.session.close()
+
+    @property
+    def graph(self) -> Graph:
+        """The data map resolved against the schema as it is now.
+
+        Raises:
+            DataMapError: the map names what is not there.
+            StaleMapError: the database has tables or columns that the map does not know.
+        """
+        stamp = self.session.row(_SCHEMA_STAMP)
+        if self._graph is None or stamp != self._stamp:
+            catalogue = read_catalogue(self.session)
+            graph = require(self.database, self.rules, catalogue)
+            refuse_unknown(graph)
+            self._graph, self._stamp, self._periods = graph, stamp, keep_periods(graph)
+        return self._graph
+
+    def plan(self, kind: str, keys: Sequence[Sequence[str]], action: Action, clock: Clock) -> ErasurePlan:
+        """Return what an erasure would do, with reasons and row counts; changes nothing and asks no permission.
+
+        Raises:
+            SubjectMissingError: one of the people is not in the database.
+            PlanConflictError: the data map forbids what would happen.
+        """
+        graph = self.graph
+        with self.session.transaction("repeatable read", read_only=True):
+            people = self._people(kind, keys)
+            tombstones = [self._imagined(kind, person, action, clock) for person in people]
+            found = find(self.session, graph, [tombstones], self.mac_key, clock.now())
+            effects = resolve(self.session, graph, found.seeds)
+        return ErasurePlan(self.database, kind, action, len(keys), found.people, effects.planned, graph.version)
+
+    def erase(
+        self,
+        kind: str,
+        keys: Sequence[Sequence[str]],
+        action: Action,
+        actor: Actor,
+        clock: Clock,
+        *,
+        allow_missing: bool = False,
+        permitted: Permitted | None = None,
+    ) -> Outcome:
+        """Erase or anonymise people on the instruction of their controllers.
+
+        Args:
+            kind: subject kind of the data map.
+            keys: columns of the subject's primary key as text, in the map's order.
+            allow_missing: leave out people who are not in the database instead of refusing.
+            permitted: action to ask the gate for; that of the erasure by default.
+
+        Raises:
+            NotInstructedError: a controller has not instructed it; nothing was done.
+            SubjectMissingError: a person is not in the database and was never erased; nothing was done.
+            ErasureIncompleteError: rows remain; the tombstones stay recorded, so no restore brings the person back.
+        """
+        run = RunId(new_id("run"))
+        wanted = list(dict.fromkeys(tuple(key) for key in keys))
+        people = lookup(self.session, self.graph, kind, wanted, self.mac_key)
+        pending = self._without_row(kind, wanted, people, allow_missing=allow_missing)
+        asked = permitted or (Permitted.ERASE if action is Action.ERASE else Permitted.ANONYMISE)
+        permissions = self._permit(kind, people, asked, actor, clock, run)
+        reach("erase.permitted")
+        new = [
+            NewTombstone(
+                database=self.database,
+                controller=permission.controller_id,
+                subject_kind=kind,
+                key=person.key,
+                action=action,
+                map_version=self.graph.version,
+                instruction=permission.instruction_id,
+                fingerprint=person.fingerprint,
+            )
+            for person, permission in zip(people, permissions, strict=True)
+        ]
+        self._archive_map()
+        tombstones = ledger.record(new, clock) if new else []
+        reach("erase.recorded")
+        open_ones = [*tombstones, *pending.recorded]
+        if not open_ones:
+            return Outcome(run, (), 0, pending.effective, 0, 0, None, None, None)
+        executed, verification = self.carry_out(open_ones, clock)
+        return self._conclude(run, kind, action, open_ones, executed, verification, clock, already=pending.effective)
+
+    def carry_out(self, tombstones: Sequence[Tombstone], clock: Clock) -> tuple[Executed, Verification]:
+        """Delete the rows of recorded people in one transaction, and look again from outside.
+
+        Raises:
+            ErasureIncompleteError: rows came back, so nothing was committed.
+            IncarnationConflictError: a row bears a tombstone's key but is perhaps another person; nothing was committed.
+        """
+        graph = self.graph
+        numbers = {tombstone.seq for tombstone in tombstones}
+        decisions = {number: found for number, found in ledger.resolutions(self.database).items() if number in numbers}
+
+        def people() -> Found:
+            return find(self.session, graph, [tombstones], self.mac_key, clock.now(), decisions)
+
+        executed = execute(self.session, graph, people)
+        reach("erase.committed")
+        answers: list[Answer] = []
+        by_cohort: dict[tuple[Cohort, str], list[Tombstone]] = defaultdict(list)
+        for tombstone in tombstones:
+            cohort = cohort_of(self._periods, tombstone.action, tombstone.erased_at, clock.now())
+            by_cohort[cohort, tombstone.subject_kind].append(tombstone)
+        for (cohort, kind), members in by_cohort.items():
+            keys = self._ours(kind, members)
+            if keys:
+                answers.extend(verify(self.session, graph, kind, keys, cohort).answers)
+        return executed, Verification(tuple(answers))
+
+    # -- steps ----------------------------------------------------------------------------------------------------------------
+
+    def _people(self, kind: str, keys: Sequence[Sequence[str]]) -> list[Person]:
+        people = lookup(self.session, self.graph, kind, keys, self.mac_key)
+        if len(people) < len(keys):
+            raise _missing(kind, len(keys) - len(people))
+        return people
+
+    def _without_row(self, kind: str, keys: Sequence[tuple[str, ...]], people: Sequence[Person], *, allow_missing: bool) -> _Pending:
+        """Settle people without a row: an erasure that a crash interrupted is finished, one that is effective is done already."""
+        here = {person.key for person in people}
+        absent = [key for key in keys if key not in here]
+        if not absent:
+            return _Pending([], 0)
+        listed = known.by_keys(self.database, kind, absent)
+        recorded = [tombstone for tombstone in listed if tombstone.state is State.RECORDED]
+        effective = {tombstone.key for tombstone in listed if tombstone.state is State.EFFECTIVE}
+        unknown = [key for key in absent if key not in effective and key not in {tombstone.key for tombstone in recorded}]
+        if unknown and not allow_missing:
+            raise _missing(kind, len(unknown))
+        return _Pending(recorded, len(effective))
+
+    def _permit(self, kind: str, people: Sequence[Person], wanted: Permitted, actor: Actor, clock: Clock, run: RunId) -> list[Permission]:
+        by_controller: dict[str, list[int]] = defaultdict(list)
+        for index, person in enumerate(people):
+            by_controller[canonical_key(person.controller_key)].append(index)
+        granted: dict[int, Permission] = {}
+        for indexes in by_controller.values():
+            subjects = [SubjectRef(kind, people[index].key) for index in indexes]
+            owner = register.find_controller(self.database, people[indexes[0]].controller_key)
+            permissions = gate.permit_subjects(
+                wanted,
+                controller_id=owner.id if owner else "",
+                database=self.database,
+                subjects=subjects,
+                actor=actor,
+                clock=clock,
+                run_id=run,
+            )
+            granted.update(zip(indexes, permissions, strict=True))
+        return [granted[index] for index in range(len(people))]
+
+    def _ours(self, kind: str, tombstones: Sequence[Tombstone]) -> list[tuple[str, ...]]:
+        """Leave out keys that now belong to somebody else: their rows are not to be gone."""
+        keys = [tombstone.key for tombstone in tombstones if tombstone.key is not None]
+        expected = {tombstone.key: tombstone.fingerprint for tombstone in tombstones}
+        others = {
+            person.key
+            for person in lookup(self.session, self.graph, kind, keys, self.mac_key)
+            if expected[person.key] and person.fingerprint != expected[person.key]
+        }
+        return [key for key in keys if key not in others]
+
+    def _conclude(
+        self,
+        run: RunId,
+        kind: str,
+        action: Action,
+        tombstones: Sequence[Tombstone],
+        executed: Executed,
+        verification: Verification,
+        clock: Clock,
+        *,
+        already: int,
+    ) -> Outcome:
+        if not verification.passed and verification.answers:
+            tables = ", ".join(sorted({answer.table for answer in verification.failed}))
+            raise ErasureIncompleteError(
+                f"rows of {len(tombstones)} erased people remain in {tables}",
+                'Who writes there? The tombstones stay recorded; run "obhut erase --finish" when the writer is stopped.',
+            )
+        ledger.mark_effective(run, tombstones, executed.lsn, clock)
+        reach("erase.effective")
+        plan = ErasurePlan(self.database, kind, action, len(tombstones), executed.people, executed.effects.planned, self.graph.version)
+        return Outcome(
+            run,
+            tuple(tombstone.seq for tombstone in tombstones),
+            executed.people,
+            already,
+            executed.deleted,
+            executed.changed,
+            executed.lsn,
+            plan,
+            verification,
+        )
+
+    def _archive_map(self) -> None:
+        if not self._archived:
+            archive(self.rules, self._settings.state.directory / MAPS)
+            self._archived = True
+
+    def _imagined(self, kind: str, person: Person, action: Action, clock: Clock) -> Tombstone:
+        """Return the tombstone that an erasure would record, for planning only."""
+        return Tombstone(
+            seq=0,
+            id=TombstoneId(""),
+            database=self.database,
+            controller="",
+            subject_kind=kind,
+            key=person.key,
+            fingerprint=person.fingerprint,
+            action=action,
+            map_version="",
+            instruction=InstructionId(""),
+            epoch=0,
+            erased_at=clock.now(),
+            state=State.RECORDED,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    recorded: list[Tombstone]
+    effective: int
+
+
+def finish(settings: Settings, database: str, clock: Clock, *, chunk: int = 10_000) -> list[Outcome]:
+    """Carry every recorded erasure of a database to its end, as after a crash.
+
+    Raises:
+        ErasureIncompleteError, DatabaseError: as :meth:`Eraser.erase`; what was finished before stays finished.
+    """
+    outcomes = []
+    with Eraser(settings, database) as eraser:
+        for tombstones in known.in_state(database, State.RECORDED, size=chunk):
+            by_kind: dict[tuple[str, Action], list[Tombstone]] = defaultdict(list)
+            for tombstone in tombstones:
+                by_kind[tombstone.subject_kind, tombstone.action].append(tombstone)
+            for (kind, action), members in by_kind.items():
+                executed, verification = eraser.carry_out(members, clock)
+                run = RunId(new_id("run"))
+                outcomes.append(eraser._conclude(run, kind, action, members, executed, verification, clock, already=0))
+    return outcomes
+
+
+def sweep_kept(settings: Settings, database: str, clock: Clock, *, chunk: int = 10_000) -> int:
+    """Delete or anonymise rows that were kept on a legal ground whose period is over; return the number of rows.
+
+    Idempotent: a person whose kept rows are gone costs one look.
+    """
+    rows = 0
+    with Eraser(settings, database) as eraser:
+        if not keep_periods(eraser.graph):
+            return 0
+        for tombstones in known.in_state(database, State.EFFECTIVE, size=chunk):
+            due = [
+                tombstone
+                for tombstone in tombstones
+                if cohort_of(eraser._periods, tombstone.action, tombstone.erased_at, clock.now()).expired
+            ]
+            if due:
+                executed, _ = eraser.carry_out(due, clock)
+                rows += executed.deleted + executed.changed
+    return rows
+
+
+def refuse_unknown(graph: Graph) -> None:
+    """Refuse a schema with tables or columns that the map does not know.
+
+    Raises:
+        StaleMapError: names the first of them.
+    """
+    for table in graph.catalogue.roots:
+        node = graph.tables.get(table.oid)
+        if node is None:
+            raise StaleMapError(f"the data map does not know the table {table.full_name}", _STALE_HINT)
+        if not node.rule.personal or node.rule.not_personal == "*":
+            continue
+        known = {*node.rule.columns, *node.rule.not_personal}
+        for column in table.columns:
+            if column.name not in known:
+                raise StaleMapError(f"the data map does not know the column {column.name} of {table.full_name}", _STALE_HINT)
+
+
+_STALE_HINT = 'Was the schema changed? Run "obhut datamap check", add what is new, and run the command again.'
+
+
+def _missing(kind: str, count: int) -> SubjectMissingError:
+    noun = "person is" if count == 1 else "people are"
+    return SubjectMissingError(
+        f"{count} {noun} neither in the database nor in the erasure list (subject kind {kind})",
+        "Is the key right, and is it this database? A person who was never there needs no erasure.",
+    )

@@ -1,0 +1,26 @@
+"""Who is on the list already: by key, and by what is still to be done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from obhut.erasure import ledger, store
+from obhut.erasure.entries import State, Tombstone
+from obhut.postgres.sql import load
+
+_SQL = load("obhut.erasure", "known")
+
+
+def by_keys(database: str, subject_kind: str, keys: Sequence[Sequence[str]]) -> list[Tombstone]:
+    """Return the open tombstones of people, of any restore epoch, in the order of the list."""
+    listed = json.dumps([store.array_text(key) for key in keys])
+    return store.tombstones(ledger.places().session().rows(_SQL["by_keys"], (database, subject_kind, listed)))
+
+
+def in_state(database: str, state: State, *, size: int = ledger.CHUNK) -> Iterator[list[Tombstone]]:
+    """Yield a database's tombstones in one state, chunk by chunk; those that change meanwhile are not seen twice."""
+    position = 0
+    while rows := ledger.places().session().rows(_SQL["in_state"], (database, str(state), position, size)):
+        position = rows[-1][0]
+        yield store.tombstones(rows)

@@ -1,0 +1,159 @@
+"""Look again, by other means than the eraser: by key values instead of row addresses, one plain question a link.
+
+Shares neither the closure nor its statements. A question that could not be asked is reported as such and never counts as passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from obhut.datamap.graph import Graph, Link, LinkForm, Subject
+from obhut.datamap.models import Verb
+from obhut.erasure import expressions
+from obhut.erasure.entries import Action
+from obhut.erasure.plan import Cohort
+from obhut.postgres.catalogue import Table
+from obhut.postgres.connections import Session
+from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
+
+_TEXTUAL = {"S", "U", "A"}  # string, user-defined (json, jsonb, citext, xml, hstore) and array types may hold a text
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question and what the database answered.
+
+    Attributes:
+        table: ``schema.name``.
+        question: what was counted.
+        rows: number of rows that should not be there.
+    """
+
+    table: str
+    question: str
+    rows: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether no such row was found."""
+        return self.rows == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All answers about one erasure."""
+
+    answers: tuple[Answer, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether questions were asked and every answer is as it should be."""
+        return bool(self.answers) and all(answer.passed for answer in self.answers)
+
+    @property
+    def failed(self) -> tuple[Answer, ...]:
+        """Answers that found rows."""
+        return tuple(answer for answer in self.answers if not answer.passed)
+
+
+def verify(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[str]], cohort: Cohort) -> Verification:
+    """Count what an erasure of these people must not have left.
+
+    Args:
+        session: on the protected database or on a restored one.
+        keys: columns of the subject's primary key as text, in the map's order.
+        cohort: how the people were treated.
+
+    Raises:
+        DatabaseError: a question could not be asked.
+    """
+    subject = graph.subject(kind)
+    return Verification(tuple(_answers(session, graph, subject, keys, cohort)))
+
+
+def _answers(session: Session, graph: Graph, subject: Subject, keys: Sequence[Sequence[str]], cohort: Cohort) -> Iterator[Answer]:
+    table = graph.catalogue.tables[subject.table]
+    listed = _listed(subject)
+    params = [[key[position] for key in keys] for position in range(len(subject.key))]
+    own = cohort.verb(subject.when_anonymised if cohort.action is Action.ANONYMISE else subject.erase)
+    here = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), Identifier(name)) for name in subject.key)
+    if own is Verb.DELETE:
+        query = SQL("SELECT count(*) FROM {} s JOIN {} ON {}").format(table.relation, listed, here)
+        yield Answer(table.full_name, f"rows of the {subject.kind}", session.value(query, params))
+    elif own is Verb.ANONYMISE:
+        for column in _still_personal(graph, table):
+            query = SQL("SELECT count(*) FROM {} s JOIN {} ON {} WHERE {}").format(table.relation, listed, here, column)
+            yield Answer(table.full_name, f"values of the {subject.kind} that are not anonymised", session.value(query, params))
+    for link in graph.links_to(subject.table):
+        verb = cohort.verb(link.treatment(anonymising=cohort.action is Action.ANONYMISE))
+        if verb in {Verb.DELETE, Verb.UNLINK} and set(link.parent_columns) <= set(subject.key):
+            child = graph.catalogue.tables[link.child]
+            query = SQL("SELECT count(*) FROM {} c JOIN {} ON {}{}").format(
+                child.relation, listed, _names(link, child, subject), _when(link, child)
+            )
+            yield Answer(child.full_name, f"rows that name the {subject.kind} by {link.name}", session.value(query, params))
+
+
+def _still_personal(graph: Graph, table: Table) -> Iterator[Composable]:
+    """Conditions that are true where a column does not hold what its rule gives."""
+    node = graph.tables[table.oid]
+    for name, rule in node.anonymise.items():
+        column = table.by_name[name]
+        wanted = expressions.anonymised(rule, table, column)(Identifier(name))
+        if column.base_type in {"json", "xml", "point"}:
+            yield SQL("{}::text IS DISTINCT FROM {}::text").format(Identifier(name), wanted)
+        else:
+            yield SQL("{} IS DISTINCT FROM {}").format(Identifier(name), wanted)
+
+
+def _listed(subject: Subject) -> Composable:
+    arrays = SQL(", ").join(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)
+    names = SQL(", ").join(Identifier(name) for name in subject.key)
+    return SQL("(SELECT * FROM unnest({}) AS u({})) k").format(arrays, names)
+
+
+def _names(link: Link, child: Table, subject: Subject) -> Composable:
+    del subject
+    theirs = Identifier(link.parent_columns[0])
+    if link.form is LinkForm.ARRAY:
+        return SQL("k.{} = ANY(c.{})").format(theirs, Identifier(link.columns[0]))
+    if link.form is LinkForm.JSON:
+        path = "$" + "".join("[*]" if step is None else '."' + step.replace('"', '\\"') + '"' for step in link.path)
+        return SQL("k.{}::text IN (SELECT j #>> '{{}}' FROM jsonb_path_query(c.{}::jsonb, {}::jsonpath) j)").format(
+            theirs, Identifier(link.columns[0]), Literal(path)
+        )
+    return SQL(" AND ").join(
+        SQL("c.{}::text = k.{}::text" if child.by_name[mine].category == "S" else "c.{} = k.{}").format(Identifier(mine), Identifier(their))
+        for mine, their in zip(link.columns, link.parent_columns, strict=True)
+    )
+
+
+def _when(link: Link, child: Table) -> Composable:
+    conditions = [
+        SQL("c.{} = {}::{}").format(Identifier(column), Literal(value), trusted(child.by_name[column].type)) for column, value in link.when
+    ]
+    return SQL(" WHERE {}").format(SQL(" AND ").join(conditions)) if conditions else SQL("")
+
+
+def scan(session: Session, graph: Graph, values: Sequence[str]) -> Verification:
+    """Search every text-like column of every table for the values, wherever they may have been copied to.
+
+    Reads all tables from end to end: meant for a single erasure or a drill. Values shorter than four characters are left out, since they
+    occur by chance.
+
+    Args:
+        values: identifiers such as an e-mail address; sent as parameters, never part of a statement or of the answers.
+    """
+    patterns = ["%" + value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%" for value in values if len(value) > 3]
+    answers: list[Answer] = []
+    if not patterns:
+        return Verification(())
+    for table in graph.catalogue.tables.values():
+        columns = [column for column in table.columns if column.category in _TEXTUAL]
+        if table.kind == "p" or not columns:
+            continue
+        found = SQL(" OR ").join(SQL("{}::text ILIKE ANY(%(patterns)s)").format(Identifier(column.name)) for column in columns)
+        query = SQL("SELECT count(*) FROM {} WHERE {}").format(table.relation, found)
+        answers.append(Answer(table.full_name, "rows that hold an identifier of the person", session.value(query, {"patterns": patterns})))
+    return Verification(tuple(answers))
