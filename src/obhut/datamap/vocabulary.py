@@ -143,3 +143,8 @@ def nearest(category: str) -> list[str]:
 def identifies(category: str) -> bool:
     """Whether values of the category name a person outside the database: an e-mail address, a name, a number of the state."""
     return category.startswith(("user.contact", "user.name", "user.government_id", "user.account.username", "user.financial", "user.biometric"))
+
+
+def harmless(name: str) -> bool:
+    """Whether a name says that the column is about a thing: ``status``, ``price``, ``created_at``."""
+    return "_".join(words(name)) in _HARMLESS

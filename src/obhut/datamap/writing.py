@@ -1,0 +1,105 @@
+"""A proposal as the text of a ``datamap.yaml`` that a person goes on writing: compact, with a DECIDE remark at every doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from obhut.datamap.proposal import Proposal, SubjectProposal, TableProposal
+
+_WIDTH = 120
+_HEAD = """\
+# Data map: whose data is where, and what becomes of it. Proposed by "obhut datamap suggest"; the remarks "DECIDE:" mark what only you
+# can know. "obhut datamap check" lists what is still missing. All words: docs/reference/datamap.md
+"""
+
+
+def write(proposal: Proposal) -> str:
+    """Return the whole text; it loads, and the check's errors are its DECIDE points."""
+    return "\n".join([_HEAD.rstrip(), "obhut: 1", "databases:", *_database(proposal)]) + "\n"
+
+
+def _database(proposal: Proposal) -> Iterator[str]:
+    yield f"  {scalar(proposal.database)}:"
+    for remark in proposal.decide:
+        yield f"    # DECIDE: {remark}"
+    yield f"    controller: {{table: {scalar(proposal.controller)}, key: {_list(proposal.controller_key)}}}"
+    yield "    subjects:"
+    for subject in proposal.subjects:
+        yield from _subject(subject)
+    yield "    tables:"
+    for table in proposal.tables:
+        yield from _table(table)
+
+
+def _subject(subject: SubjectProposal) -> Iterator[str]:
+    for remark in subject.decide:
+        yield f"      # DECIDE: {remark}"
+    yield f"      {scalar(subject.kind)}:"
+    yield f"        table: {scalar(subject.table)}"
+    yield f"        key: {_list(subject.key)}"
+    if subject.controller:
+        yield f"        controller: {subject.controller}"
+    if subject.incarnation:
+        yield f"        incarnation: [{scalar(subject.incarnation)}]"
+    if subject.created:
+        yield f"        created: {scalar(subject.created)}"
+    if subject.identifiers:
+        yield f"        identifiers: {_list(subject.identifiers)}"
+    if subject.activity:
+        yield f"        activity: {_list(subject.activity)}"
+
+
+def _table(table: TableProposal) -> Iterator[str]:
+    if not table.personal and not table.decide and not table.links:
+        yield f"      {scalar(table.name)}: {{personal: false}}"
+        return
+    for remark in table.decide:
+        yield f"      # DECIDE: {remark}"
+    yield f"      {scalar(table.name)}:"
+    lines = list(_rules(table))
+    yield from lines or ["        personal: false"]
+
+
+def _rules(table: TableProposal) -> Iterator[str]:
+    if table.columns:
+        yield "        columns:"
+    for column in table.columns:
+        rule = f"{{category: {column.category}, anonymise: {column.anonymise}}}" if column.anonymise else column.category
+        yield f"          {scalar(column.name)}: {rule}{_remark(column.decide)}"
+    if table.unknown:
+        yield f"        # DECIDE: personal or not? {', '.join(table.unknown)}"
+    if table.not_personal:
+        yield from _wrapped("        not_personal: ", table.not_personal)
+    if table.links:
+        yield "        links:"
+    for link in table.links:
+        yield f"          - {{to: {scalar(link.to)}, {link.text}}}{_remark(link.decide)}"
+    if table.erase:
+        yield f"        erase: {table.erase}"
+
+
+def _remark(decide: str | None) -> str:
+    return f"  # DECIDE: {decide}" if decide else ""
+
+
+def scalar(text: str) -> str:
+    """Return a name as a YAML scalar, quoted where it needs to be."""
+    bare = text.replace("_", "").replace(".", "").isalnum() and text.isascii() and not text[0].isdigit()
+    if bare and text.lower() not in {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}:
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _list(names: Sequence[str]) -> str:
+    return "[" + ", ".join(scalar(name) for name in names) + "]"
+
+
+def _wrapped(lead: str, names: Sequence[str]) -> Iterator[str]:
+    line = f"{lead}["
+    for index, name in enumerate(names):
+        piece = scalar(name) + ("," if index < len(names) - 1 else "]")
+        if len(line) + len(piece) + 1 > _WIDTH:
+            yield line.rstrip()
+            line = " " * 10
+        line += piece + " "
+    yield line.rstrip()
