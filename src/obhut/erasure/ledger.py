@@ -336,9 +336,7 @@ def find(ids: Sequence[TombstoneId | str]) -> list[Tombstone]:
     return _found(places().session(), ids)
 
 
-def page(
-    *, database: str | None = None, state: State | None = None, after: int = 0, limit: int = CHUNK
-) -> list[Tombstone]:
+def page(*, database: str | None = None, state: State | None = None, after: int = 0, limit: int = CHUNK) -> list[Tombstone]:
     """Return tombstones in any state for a reader, with key and fingerprint withheld."""
     wanted = None if state is None else str(state)
     return store.tombstones(places().session().rows(SQL["page"], (database, database, wanted, wanted, after, limit)))
@@ -437,7 +435,9 @@ def _found(session: Session, ids: Iterable[TombstoneId | str]) -> list[Tombstone
 
 def _require(identity: str, state: State, wanted: State) -> None:
     if wanted not in LEGAL_MOVES[state]:
-        raise IllegalMoveError(f"tombstone {identity} is {state} and cannot become {wanted}", "The legal moves: docs/spec/erasure-list.md, section 8.")
+        raise IllegalMoveError(
+            f"tombstone {identity} is {state} and cannot become {wanted}", "The legal moves: docs/spec/erasure-list.md, section 8."
+        )
 
 
 def _missing(identity: str) -> TombstoneMissingError:

@@ -80,10 +80,10 @@ def frame(first: int, entries: Sequence[str], sealed: tuple[str, bytes] | None, 
     secret = f"sealed {sealed[0]} {base64.b64encode(sealed[1]).decode()}\n" if sealed else "sealed -\n"
     rest = (secret + note).encode()
     # The footer repeats the number of octets, so its own length depends on that number's length; two rounds settle it.
-    octets = len(body) + len(rest)
+    footer = b""
     for _ in range(3):
-        footer = f"end {first} {count} {octets}\n".encode()
         octets = len(body) + len(rest) + len(footer)
+        footer = f"end {first} {count} {octets}\n".encode()
     return f"segment {first} {count} {octets}\n".encode() + body, rest + footer
 
 
@@ -216,7 +216,7 @@ class Mirror:
         except OSError as error:
             raise MirrorUnwritableError(
                 f"the mirror of the erasure list cannot be written ({error.strerror})",
-                "Nothing was erased. Free the disk or fix the permissions of the directory erasure_list.mirror, then run the command again.",
+                "Nothing was erased. Free the disk or fix the permissions of the directory erasure_list.mirror, then run it again.",
             ) from None
         return Place(name, end + len(parts[0]) + len(parts[1]))
 

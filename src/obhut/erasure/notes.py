@@ -61,7 +61,9 @@ def open_note(note: str, key: Ed25519PublicKey) -> Checkpoint:
     Raises:
         ListSignatureError: it is not a note of this form, or not signed by this key.
     """
-    refused = ListSignatureError("a checkpoint of the erasure list is not signed by its key", "Which key store signed it? Compare the key ids.")
+    refused = ListSignatureError(
+        "a checkpoint of the erasure list is not signed by its key", "Which key store signed it? Compare the key ids."
+    )
     body, _, signatures = note.partition("\n\n")
     lines = body.split("\n")
     words = signatures.removesuffix("\n").split(" ")

@@ -169,7 +169,7 @@ class Places:
             if head.size or self.mirror.files():
                 raise AnchorMissingError(
                     "the anchor of the erasure list is missing although entries exist",
-                    'Was the state directory replaced? Run "obhut erasures recover --accept-missing-anchor" once the list is verified.',
+                    'Was the state directory replaced? Once that is clear, run "obhut erasures recover --accept-missing-anchor".',
                 )
             # Written while the list is still empty: from the first entry on a missing anchor is always a loss.
             anchor = self._write_anchor(Checkpoint(head.origin, 0, head.hash, now))
@@ -210,7 +210,9 @@ class Places:
             ListRolledBackError: the list is older than the anchor.
         """
         if anchor.origin != head.origin:
-            raise ListForkedError("list and anchor belong to different lists", "Do control URL and state directory belong to one installation?")
+            raise ListForkedError(
+                "list and anchor belong to different lists", "Do control URL and state directory belong to one installation?"
+            )
         if head.size < anchor.size:
             raise ListRolledBackError(
                 f"the list ends at entry {head.size}, the anchor knows {anchor.size}",

@@ -13,7 +13,17 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from obhut.erasure import chain
-from obhut.erasure.entries import Action, Canonical, Pending, Private, State, Tombstone, date_of, private_of_resolution, private_of_tombstone
+from obhut.erasure.entries import (
+    Action,
+    Canonical,
+    Pending,
+    Private,
+    State,
+    Tombstone,
+    date_of,
+    private_of_resolution,
+    private_of_tombstone,
+)
 from obhut.erasure.errors import ListStateError
 from obhut.erasure.mirror import LABEL_PREFIX
 from obhut.foundation.ids import InstructionId, TombstoneId

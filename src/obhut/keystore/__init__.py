@@ -6,6 +6,6 @@ key under a label whose key was destroyed, and never logs key material.
 """
 
 from obhut.keystore.local import LocalKeystore, open_keystore
-from obhut.keystore.store import Keystore, KeyState
+from obhut.keystore.store import KeyState, Keystore
 
 __all__ = ["KeyState", "Keystore", "LocalKeystore", "open_keystore"]

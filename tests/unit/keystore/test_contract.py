@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from obhut.keystore import Keystore, KeyState, LocalKeystore
+from obhut.keystore import KeyState, Keystore, LocalKeystore
 from obhut.keystore.errors import KeyDestroyedError, KeyMissingError, KeystoreError, KeyWrapError
 
 Opener = Callable[[], Keystore]

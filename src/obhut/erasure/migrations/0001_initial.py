@@ -7,6 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     """Create the tables; the guards follow in 0002."""
+
     initial = True
 
     dependencies = []
