@@ -14,7 +14,14 @@ from types import TracebackType
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
-from cyclopts.exceptions import CoercionError, MissingArgumentError, RepeatArgumentError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+from cyclopts.exceptions import (
+    CoercionError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 from cyclopts.exceptions import ValidationError as ArgumentError
 
 import obhut
@@ -151,7 +158,7 @@ def _fail(error: ObhutError) -> int:
 def _internal(error: BaseException) -> ObhutError:
     """Return type and place of an unexpected exception: its words may quote a row."""
     return ObhutError(
-        f"unexpected {type(error).__name__} at {redaction.place(error.__traceback__)}",
+        f"unexpected {type(error).__name__} at {redaction.place(error)}",
         "This is a fault in Obhut; report the line above, which holds no personal data.",
     )
 
@@ -189,7 +196,7 @@ def _guard_hooks() -> None:
         if failure.exc_value is not None:
             context().output.warn(_internal(failure.exc_value).fact)
 
-    def unraisable_hook(failure: Any) -> None:  # noqa: ANN401 - typeshed's name for it is private
+    def unraisable_hook(failure: Any) -> None:
         if failure.exc_value is not None:
             context().output.warn(_internal(failure.exc_value).fact)
 

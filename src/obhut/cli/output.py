@@ -118,7 +118,9 @@ class Output:
         if not self.as_json:
             self._out.print(renderable)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, empty: str | None = None) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, empty: str | None = None
+    ) -> None:
         """Print a table for a person; numbers stand right, headings are translated.
 
         Args:
@@ -306,13 +308,13 @@ def _scalar(value: object) -> str:
 def size(number: float) -> str:
     """Return a number of bytes in the largest binary unit that keeps it above one, such as ``1.4 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(number) < 1024:  # noqa: PLR2004 - the step between binary units
+        if abs(number) < 1024:
             return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
         number /= 1024
     return f"{number:,.1f} TiB"
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> str:  # noqa: PLR0911 - one line a type
     if value is None:
         return "–"
     if isinstance(value, bool):

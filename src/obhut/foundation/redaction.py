@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 import structlog
@@ -34,7 +33,9 @@ STRING_KEYS = frozenset(
     }
 )  # fmt: skip
 # Keys under which not even a number may appear.
-NEVER_KEYS = frozenset({"key", "keys", "pk", "subject", "subjects", "subject_key", "subject_keys", "value", "values", "row", "rows_of", "params"})
+NEVER_KEYS = frozenset(
+    {"key", "keys", "pk", "subject", "subjects", "subject_key", "subject_keys", "value", "values", "row", "rows_of", "params"}
+)
 
 _EVENT = re.compile(r"[a-z][a-z0-9_.-]{0,79}")
 _STRING = re.compile(r"[\w./:+\-@()%, ]{0,200}")
@@ -70,13 +71,15 @@ def redactor(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
     if event.get("exc_info"):
         error = sys.exc_info()[1] if event["exc_info"] is True else event["exc_info"]
         if isinstance(error, BaseException):
-            kept["exception"], kept["place"] = type(error).__name__, place(error.__traceback__)
+            kept["exception"], kept["place"] = type(error).__name__, place(error)
     return kept
 
 
-def place(traceback: TracebackType | None) -> str:
-    """Return ``module.py:line`` of the innermost frame that is Obhut's own (else the innermost of all)."""
-    innermost = own = "unknown"
+def place(error: BaseException) -> str:
+    """Return ``module.py:line`` of the innermost frame that is Obhut's own (else the innermost of all), at the root cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    traceback, innermost, own = error.__traceback__, "unknown", None
     while traceback:
         path = Path(traceback.tb_frame.f_code.co_filename)
         innermost = f"{path.name}:{traceback.tb_lineno}"
@@ -84,7 +87,7 @@ def place(traceback: TracebackType | None) -> str:
             last = len(path.parts) - 1 - path.parts[::-1].index("obhut")
             own = f"{'/'.join(path.parts[last:])}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
-    return own if own != "unknown" else innermost
+    return own or innermost
 
 
 class _ForeignFormatter(logging.Formatter):
@@ -115,7 +118,9 @@ def configure(*, stream: TextIO | None = None, json: bool = False, level: int = 
         level: the least severe level of Obhut's own records; those of other libraries start at WARNING.
     """
     target = stream or sys.stderr
-    renderer: Any = structlog.processors.JSONRenderer() if json else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if json else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

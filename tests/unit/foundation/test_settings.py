@@ -101,11 +101,23 @@ def test_the_order_is_argument_then_variable_then_working_directory(write, tmp_p
     [
         ("[state]\ndirectroy = 'var'", "state.directroy: unknown key", "directory"),
         ("[nonsense]\nx = 1", "nonsense: unknown key", "control"),
-        ("[databases.courses]\nurl = 'a'\n[databases.courses.backup]\nfull_evry = 'P1D'", "databases.courses.backup.full_evry", "full_every"),
+        (
+            "[databases.courses]\nurl = 'a'\n[databases.courses.backup]\nfull_evry = 'P1D'",
+            "databases.courses.backup.full_evry",
+            "full_every",
+        ),
         ("[databases.courses]\nmap = 'x'", "databases.courses.url: missing", "settings.md"),
-        ("[databases.courses]\nurl = 'a'\n[databases.courses.backup]\nfull_every = '7 days'", "backup.full_every: not an ISO 8601", "settings.md"),
+        (
+            "[databases.courses]\nurl = 'a'\n[databases.courses.backup]\nfull_every = '7 days'",
+            "backup.full_every: not an ISO 8601",
+            "settings.md",
+        ),
         ("[databases.courses]\nurl = 'a'\n[databases.courses.backup]\nrestorable = 'P40D'", "restorable must be shorter", "settings.md"),
-        ("[databases.courses]\nurl = 'a'\n[databases.courses.backup]\nheartbeat = '60'", "heartbeat: input should be a valid integer", "settings.md"),
+        (
+            "[databases.courses]\nurl = 'a'\n[databases.courses.backup]\nheartbeat = '60'",
+            "heartbeat: input should be a valid integer",
+            "settings.md",
+        ),
         ("[databases.'Kurse!']\nurl = 'a'", "[databases.Kurse!]: not a usable name", "lower-case"),
         ("[postgres.binaries]\nfifteen = '/x'", "major version", "settings.md"),
         ("[state]\ndirectory = ''", "state.directory: must not be empty", "settings.md"),

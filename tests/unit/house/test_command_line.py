@@ -267,7 +267,8 @@ def test_the_settings_decide_where_the_locale_is_silent(tmp_path, command, capsy
 
 def test_a_reader_that_leaves_is_no_crash():
     """A closed pipe ends the command without a traceback."""
-    script = "import sys; from obhut.cli import main as f; from obhut.cli.context import context\n" + (
+    script = (
+        "import sys; from obhut.cli import main as f; from obhut.cli.context import context\n"
         "def probe():\n    [context().output.say('line of some length ' * 20) for _ in range(5000)]\n"
         "f.app.command(probe, name='probe'); raise SystemExit(f.main(['probe']))"
     )

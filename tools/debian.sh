@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Install Debian's PostgreSQL for the tests against a second major version and a server with TLS. Fails loudly when it cannot.
+# No cluster is created and no server started by the installation: the tests make their own on private sockets.
+set -euo pipefail
+
+installed() { ls -d /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1; }
+
+if [ -n "${OBHUT_POSTGRES_15:-}" ] && [ -x "$OBHUT_POSTGRES_15/pg_ctl" ]; then exit 0; fi
+if [ -x /usr/lib/postgresql/15/bin/pg_ctl ]; then exit 0; fi
+
+if ! command -v apt-get >/dev/null; then
+  echo "make test: PostgreSQL 15 is missing, and this is no Debian or Ubuntu to install it on" >&2
+  echo "HINT: Install it and name its directory of programs: OBHUT_POSTGRES_15=/usr/pgsql-15/bin make test" >&2
+  exit 1
+fi
+root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! sudo -n true 2>/dev/null; then
+    echo "make test: Debian's PostgreSQL is missing, and installing it needs root" >&2
+    echo "HINT: Run \"sudo apt-get install postgresql-15\" (or postgresql), then make test again." >&2
+    exit 1
+  fi
+  root=(sudo -n)
+fi
+echo "make test: installing Debian's PostgreSQL (no cluster is created)"
+"${root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
+echo "create_main_cluster = false" | "${root[@]}" tee /etc/postgresql-common/createcluster.d/obhut.conf >/dev/null
+"${root[@]}" apt-get update -qq
+package=postgresql
+if apt-cache show postgresql-15 >/dev/null 2>&1; then package=postgresql-15; fi
+"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+if ! installed; then
+  echo "make test: $package is installed, and yet there is no /usr/lib/postgresql/*/bin/pg_ctl" >&2
+  exit 1
+fi

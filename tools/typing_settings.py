@@ -1,0 +1,10 @@
+"""The settings module that mypy's Django plugin asks for; Obhut itself configures Django at run time (obhut.postgres.control)."""
+
+from pathlib import Path
+
+_PACKAGES = Path(__file__).parent.parent / "src" / "obhut"
+
+INSTALLED_APPS = [f"obhut.{app.parent.name}" for app in sorted(_PACKAGES.glob("*/apps.py"))]
+DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql"}}
+SECRET_KEY = "only for the type checker"  # noqa: S105 - nothing is signed with it
+USE_TZ = True
