@@ -32,7 +32,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run in which nothing ran: testing nothing proves nothing."""
     if (
-        not _ran
+        not _RAN
         and not session.config.option.collectonly
         and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
     ):

@@ -31,7 +31,7 @@ SECTIONS = ("state", "control", "postgres", "erasure_list", "keystore", "languag
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _PASSWORD_KEY = re.compile(r"(?:^|\s)password\s*=", re.IGNORECASE)
-_SECRET_HINT = "Leave the password out of the URL and put it in a password file (PGPASSFILE) or a service file (PGSERVICEFILE)."
+_URL_HINT = "Leave the password out of the URL and put it in a password file (PGPASSFILE) or a service file (PGSERVICEFILE)."
 
 
 def _duration(value: object) -> object:
@@ -264,7 +264,7 @@ def _explain(error: ValidationError) -> tuple[str, str | None]:
         return f"{key}: missing{more}", "Every key is described in docs/reference/settings.md."
     if kind == "value_error":
         fact = str(problem["ctx"]["error"])
-        return (f"{key}: {fact}{more}", _SECRET_HINT if fact == "holds a password" else "See docs/reference/settings.md.")
+        return (f"{key}: {fact}{more}", _URL_HINT if fact == "holds a password" else "See docs/reference/settings.md.")
     return f"{key}: {_lower(problem['msg'])}{more}", "See docs/reference/settings.md."
 
 
