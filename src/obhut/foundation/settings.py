@@ -129,8 +129,8 @@ class BackupSettings(_Section):
     """``[databases.<name>.backup]``: how often, how long, and when every byte is gone."""
 
     engine: Literal["barman"] = "barman"
-    full_every: Duration = timedelta(days=7)
-    incremental_every: Duration = timedelta(days=1)
+    full_every: Duration = timedelta(days=1)  # 33 days restorable, 35 days at most: one day between fulls fits, a week does not
+    incremental_every: Duration = timedelta(hours=6)
     restorable: Duration = timedelta(days=33)
     gone_after: Duration = timedelta(days=35)
     heartbeat: int = Field(default=60, ge=1, le=3600)  # seconds
