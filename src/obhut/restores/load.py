@@ -93,15 +93,14 @@ def load(loading: Loading, progress: Progress) -> int:
     tables = tables_to_load(loading.catalogue)
     parts = parts_of(loading, tables)
     by_oid = {table.oid: table for table in tables}
-    rows = 0
+    carried: list[int] = []
     with loading_session(loading) as target:
         done = streams.finished(target)
     with progress.phase("loading and indexing", streams.total(parts), "blocks") as advance:
 
         def carry(part: Part) -> pool.Task[Worker]:
             def work(worker: Worker) -> None:
-                nonlocal rows
-                rows += _carry(loading, worker, by_oid[part.oid], part)
+                carried.append(_carry(loading, worker, by_oid[part.oid], part))
                 advance(part.weight)
 
             return pool.Task(part.name, work, rank=part.weight)
@@ -109,7 +108,7 @@ def load(loading: Loading, progress: Progress) -> int:
         tasks = [carry(part) for part in parts]
         tasks += list(_table_entries(loading, parts, by_oid))
         pool.run(tasks, loading.worker, Worker.close, workers=loading.workers, done=done)
-    return rows
+    return sum(carried)
 
 
 def connect_tables(loading: Loading, progress: Progress) -> None:

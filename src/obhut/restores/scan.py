@@ -1,0 +1,183 @@
+"""Searches for identifiers where no row is: schema text, roles, planner statistics, and the bytes of the data directory.
+
+A search says where something was found, never what. Its positive control is the canary: the same search has to find it in the quarantine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from obhut.datamap.graph import Graph
+from obhut.postgres.connections import Session
+from obhut.postgres.sql import SQL, Identifier
+from obhut.restores.filter import Filter
+from obhut.restores.schema import Entry
+
+SHORTEST = 4  # characters: shorter values occur by chance
+_PLAIN = 8  # characters: shorter values of letters only count as whole words only
+BYTE_SEARCHED = 500  # identifiers whose bytes are looked for in files
+_LITERALS = re.compile(r"'((?:[^']|'')*)'|\$(\w*)\$(.*?)\$\2\$|\"((?:[^\"]|\"\")+)\"", re.S)
+_BLOCK = 4 << 20
+
+
+def identifiers(source: Session, graph: Graph, rows: Filter, *, size: int = 20_000) -> Iterator[list[str]]:
+    """Yield the values of the identifier columns of everybody who is left out or anonymised, in lists, lower case.
+
+    They are personal data: used in memory, never stored, never shown.
+    """
+    for subject in graph.subjects.values():
+        if not subject.identifiers:
+            continue
+        for table in graph.catalogue.leaves(subject.table):
+            values = SQL(", ").join(SQL("lower({}::text)").format(Identifier(name)) for name in subject.identifiers)
+            query = SQL("SELECT {} FROM {} WHERE ctid = ANY(%s)").format(values, table.relation)
+            for chunk in rows.of(table.oid).excluded.chunks(size):
+                yield [value for row in source.rows(query, (chunk.parameter(),)) for value in row if value and len(value) >= SHORTEST]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A named place and its text."""
+
+    name: str
+    text: str
+
+
+class TextIndex:
+    """Texts in which very many values are looked for: each value costs one look at a set, unless its beginning occurs."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = [(place.name, place.text.lower(), _quoted_in(place.text)) for place in places]
+        self._grams = {text[start : start + SHORTEST] for _, text, _ in self._places for start in range(len(text) - SHORTEST + 1)}
+
+    def find(self, values: Iterable[str]) -> set[str]:
+        """Return the names of the places that hold one of the values."""
+        found: set[str] = set()
+        for value in values:
+            if value[:SHORTEST] in self._grams:
+                found.update(name for name, text, quoted in self._places if name not in found and _holds(value, text, quoted))
+        return found
+
+
+def _quoted_in(text: str) -> str:
+    """Return what a definition says in its constants, bodies and comments: words of the language itself are no finding."""
+    return "\n".join(part for match in _LITERALS.finditer(text) for part in (match[1], match[3], match[4]) if part).replace("''", "'").lower()
+
+
+def _holds(value: str, text: str, quoted: str) -> bool:
+    if not value.isalpha():
+        return value in text if len(value) >= _PLAIN else _word(value, quoted)
+    return _word(value, quoted)
+
+
+def _word(value: str, text: str) -> bool:
+    return value in text and re.search(rf"(?<![^\W_]){re.escape(value)}(?![^\W_])", text) is not None
+
+
+def schema_places(entries: Iterable[Entry], roles: Sequence[str]) -> list[Place]:
+    """Return the definitions of a schema and of the roles, ready to be searched."""
+    return [Place(entry.name, entry.sql) for entry in entries] + [Place(f"ROLE statement {number}", text) for number, text in enumerate(roles, 1)]
+
+
+def statistics_places(target: Session) -> list[Place]:
+    """Return what the planner of the target remembers of each column, and extended statistics."""
+    found = target.rows(
+        "SELECT schemaname || '.' || tablename || '.' || attname, concat_ws(' ', most_common_vals::text, histogram_bounds::text,"
+        " most_common_elems::text) FROM pg_stats WHERE schemaname !~ '^pg_' AND schemaname <> 'information_schema'"
+    )
+    extended = target.rows(
+        "SELECT schemaname || '.' || statistics_name, coalesce(array_to_string(most_common_vals, ' '), '') FROM pg_stats_ext"
+    )
+    return [Place(f"planner statistics of {name}", f"'{str(text).replace(chr(39), '')}'") for name, text in [*found, *extended]]
+
+
+def still_there(target: Session, graph: Graph, values: Sequence[str]) -> set[str]:
+    """Return those values that also belong to somebody who stays (people share names), asked by value in the identifier columns."""
+    shared: set[str] = set()
+    for subject in graph.subjects.values():
+        table = graph.catalogue.tables[subject.table]
+        for column in subject.identifiers:
+            query = SQL("SELECT DISTINCT lower({c}::text) FROM {t} WHERE lower({c}::text) = ANY(%s)").format(
+                c=Identifier(column), t=table.relation
+            )
+            shared.update(str(value) for (value,) in target.rows(query, (list(values),)))
+    return shared
+
+
+# -- bytes ------------------------------------------------------------------------------------------------------------------------
+
+
+def files_with(directory: Path, patterns: Sequence[bytes], scratch: Path, *, first_only: bool = False) -> dict[str, int]:
+    """Return the files below a directory that hold one of the patterns, with their sizes, by path relative to it.
+
+    Args:
+        directory: walked in full: heaps, indexes, statistics, WAL, temporary files, logs.
+        patterns: bytes to look for, none with a line break.
+        scratch: private directory for the list of patterns while the search runs.
+        first_only: stop at the first file.
+    """
+    wanted = [pattern for pattern in patterns if pattern and b"\n" not in pattern]
+    if not wanted:
+        return {}
+    grep = shutil.which("grep", path="/usr/local/bin:/usr/bin:/bin")
+    found = _grep(Path(grep), directory, wanted, scratch) if grep else _search(directory, wanted, first_only=first_only)
+    return {str(path.relative_to(directory)): path.stat().st_size for path in found}
+
+
+def _grep(grep: Path, directory: Path, patterns: Sequence[bytes], scratch: Path) -> list[Path]:
+    listing = scratch / "patterns"
+    listing.unlink(missing_ok=True)
+    descriptor = os.open(listing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(b"\n".join(patterns) + b"\n")
+        ended = subprocess.run(
+            [grep, "-r", "-l", "-a", "-F", "-Z", "-f", listing, "--", directory],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"LC_ALL": "C"}, check=False,
+        )  # fmt: skip
+    finally:
+        listing.unlink(missing_ok=True)
+    if ended.returncode > 1:
+        return list(_search(directory, patterns, first_only=False))
+    return [Path(os.fsdecode(name)) for name in ended.stdout.split(b"\0") if name]
+
+
+def _search(directory: Path, patterns: Sequence[bytes], *, first_only: bool) -> list[Path]:
+    longest = max(len(pattern) for pattern in patterns)
+    found: list[Path] = []
+    for path in sorted(directory.rglob("*")):
+        if not path.is_file() or path.is_symlink():
+            continue
+        with path.open("rb", buffering=0) as file:
+            tail = b""
+            while block := file.read(_BLOCK):
+                window = tail + block
+                if any(pattern in window for pattern in patterns):
+                    found.append(path)
+                    break
+                tail = window[-longest:]
+        if found and first_only:
+            break
+    return found
+
+
+def variants(value: str) -> set[bytes]:
+    """Return the bytes under which a text may lie in a file: as it is, in lower case, and as hexadecimal digits."""
+    forms = {value, value.lower()}
+    return {form.encode() for form in forms} | {value.encode().hex().encode()}
+
+
+def relation_of(target: Session, path: str) -> str:
+    """Return the relation that a file of the data directory belongs to, or the first part of its path."""
+    match = re.fullmatch(r"data/base/(\d+)/(\d+)(?:_\w+)?(?:\.\d+)?", path)
+    if match:
+        name = target.value("SELECT pg_filenode_relation(0, %s)::regclass::text", (int(match[2]),))
+        if name:
+            return str(name)
+    return "/".join(path.split("/")[:2])
