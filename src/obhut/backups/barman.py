@@ -92,9 +92,9 @@ class Barman:
             "barman_home": str(layout.home),
             "barman_user": _user_name(),
             "barman_lock_directory": str(layout.locks),
-            "configuration_files_directory": str(layout.root / "conf.d"),
+            "configuration_files_directory": str(layout.staging),  # always empty: an option without a directory is a warning at each call
             "log_file": str(layout.log / "barman.log"),
-            "log_level": "WARNING",
+            "log_level": "ERROR",
             "cloud_staging_directory": str(layout.staging),
         }
         text = "; Written by Obhut at each start; changes are lost.\n" + _section("barman", general) + _section(layout.database, options)

@@ -21,6 +21,9 @@ from typing import IO, Final
 _TOKEN: Final = "OBHUT_GROUP"  # noqa: S105 - the name of a variable
 
 
+_detached: list[subprocess.Popen[bytes]] = []
+
+
 @dataclass(slots=True)
 class Child:
     """A running program with everything it started."""
@@ -41,6 +44,10 @@ class Child:
             subprocess.TimeoutExpired: after ``timeout`` seconds.
         """
         return self.process.wait(timeout)
+
+    def detach(self) -> None:
+        """Let the program outlive this process; :func:`sweep` ends it."""
+        _detached.append(self.process)
 
     def end(self, grace: float = 5.0) -> None:
         """End the whole group: SIGTERM, after ``grace`` seconds SIGKILL; returns when nothing of it is left."""
@@ -100,6 +107,7 @@ def sweep(directory: Path, *, only: str | None = None) -> int:
             continue
         ended += kill_all(token)
         record.unlink(missing_ok=True)
+    _detached[:] = [process for process in _detached if process.poll() is None]
     return ended
 
 

@@ -125,6 +125,7 @@ def run(
             with runs.step(journal, "copy", clock) as step:
                 engine.ensure_slot()
                 ensure_receiver(workshop, engine, archive)
+                _first_wal(workshop, archive, engine, clock)
                 copy_id = engine.base_backup(parent, clock.now())
                 step.record(backup=copy_id, kind=BackupKind.INCREMENTAL if parent else BackupKind.FULL)
             with runs.step(journal, "seal", clock) as step:
@@ -259,6 +260,7 @@ def ensure_receiver(workshop: Workshop, engine: Engine, archive: Archive) -> Non
         while time.monotonic() < deadline:
             state = server.slot(workshop.slot)
             if state is not None and state.active:
+                child.detach()
                 return
             if not child.running:
                 break
@@ -268,6 +270,24 @@ def ensure_receiver(workshop: Workshop, engine: Engine, archive: Archive) -> Non
         "the WAL receiver did not start to stream",
         f"Its words are in {archive.layout.log / 'receiver.log'}. May the role replicate, and does pg_hba.conf allow it?",
     )
+
+
+def _first_wal(workshop: Workshop, archive: Archive, engine: Engine, clock: Clock) -> None:
+    """Bring one segment into a new archive: the engine refuses to take a base backup before it has seen WAL arrive."""
+    layout = archive.layout
+    if layout.wals.is_dir() and any(entry.is_dir() for entry in layout.wals.iterdir()):
+        return
+    with source.opened(workshop.database.url) as server:
+        server.beat()
+        server.switch_wal()
+        server.beat()  # the receiver closes a segment when the next one begins
+    arrived = _until(lambda: any(not path.name.endswith(".partial") for path in layout.streaming.iterdir()), _WAL_PATIENCE)
+    if not arrived:
+        raise EngineError(
+            "no WAL segment arrived within a minute",
+            "May the role call pg_switch_wal()? Without, the first base backup waits until the server has filled a segment.",
+        )
+    archive_of(workshop, archive, engine, clock)
 
 
 def _permit(workshop: Workshop, actor: Actor, clock: Clock) -> list[str]:

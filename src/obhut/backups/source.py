@@ -131,12 +131,10 @@ class Source:
 
     def beat(self) -> Beat:
         """Commit a heartbeat: a small WAL record and a commit record, no table, no schema."""
-        with self._session.transaction():
-            try:
-                with self._session.transaction():
-                    row = self._session.row(_MESSAGE)
-            except PermissionDeniedError:
-                row = self._session.row(_BARE)
+        try:
+            row = self._session.row(_MESSAGE)  # autocommit: a transaction of its own
+        except PermissionDeniedError:
+            row = self._session.row(_BARE)
         after = self._session.row(
             "SELECT pg_current_wal_insert_lsn()::text, system_identifier, timeline_id, setting::bigint "
             "FROM pg_control_system(), pg_control_checkpoint(), pg_settings WHERE name = 'wal_segment_size'"
