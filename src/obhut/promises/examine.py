@@ -39,6 +39,12 @@ FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) WHERE a.backend_type = 'c
 """
 
 
+_OPEN_DOORS = """
+SELECT count(*) FROM pg_hba_file_rules
+WHERE type IN ('host', 'hostnossl', 'hostgssenc') AND auth_method <> 'reject' AND coalesce(address, '') NOT IN ('127.0.0.1', '::1', 'samehost')
+"""
+
+
 def instructions(settings: Settings, clock: Clock) -> Iterator[Evidence]:
     """Every run that touched personal data names an instruction that exists; every controller has a contract in force."""
     now = clock.now()
@@ -158,8 +164,8 @@ def connections(settings: Settings, clock: Clock) -> Iterator[Evidence]:
                 "Add sslmode=verify-full and sslrootcert to the database URL.",
             )
         with Session.connect(database.url, application_name="obhut promises") as session:
-            may_see = session.value("SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')")
-            if not may_see:
+            yield from _doors(session, name, now)
+            if not session.value("SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"):
                 yield Evidence(
                     "other clients' connections are hidden from the role", State.UNPROVEN, now, name, "GRANT pg_read_all_stats TO the role."
                 )
@@ -171,6 +177,31 @@ def connections(settings: Settings, clock: Clock) -> Iterator[Evidence]:
             )
         else:
             yield Evidence(f"{total} client connections, all TLS or local at this moment", State.KEPT, now, name)
+
+
+def _doors(session: Session, database: str, now: datetime) -> Iterator[Evidence]:
+    """A look at today's connections proves nothing about tomorrow's: what counts is what the server would let in."""
+    if session.value("SELECT current_setting('listen_addresses') = ''"):
+        yield Evidence("the server listens on no address, only on its local socket", State.KEPT, now, database)
+        return
+    if not session.value(
+        "SELECT has_table_privilege('pg_hba_file_rules', 'SELECT') AND pg_has_role(current_user, 'pg_read_all_settings', 'USAGE')"
+    ):
+        yield Evidence(
+            "the rules for connections are hidden from the role", State.UNPROVEN, now, database, "GRANT SELECT ON pg_hba_file_rules."
+        )
+        return
+    open_doors = session.value(_OPEN_DOORS)
+    if open_doors:
+        yield Evidence(
+            f"{open_doors} rules would let a plain TCP connection in",
+            State.BROKEN,
+            now,
+            database,
+            "Turn host lines into hostssl in pg_hba.conf.",
+        )
+    else:
+        yield Evidence("the server lets in TLS and local connections only", State.KEPT, now, database)
 
 
 def backups(settings: Settings, clock: Clock) -> Iterator[Evidence]:
