@@ -117,5 +117,9 @@ def safe() -> Iterator[None]:
         translated = translate(error)
     else:
         return
-    # Raised outside the except block, so that not even __context__ keeps the driver's words.
-    raise translated
+    try:
+        raise translated
+    finally:
+        # Python links the driver's error again on the way out of the with statement; its words must not travel along.
+        translated.__context__ = None
+        translated.__cause__ = None

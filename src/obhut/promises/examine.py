@@ -41,7 +41,8 @@ FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) WHERE a.backend_type = 'c
 
 _OPEN_DOORS = """
 SELECT count(*) FROM pg_hba_file_rules
-WHERE type IN ('host', 'hostnossl', 'hostgssenc') AND auth_method <> 'reject' AND coalesce(address, '') NOT IN ('127.0.0.1', '::1', 'samehost')
+WHERE type IN ('host', 'hostnossl', 'hostgssenc') AND auth_method <> 'reject'
+  AND coalesce(address, '') NOT IN ('127.0.0.1', '::1', 'samehost')
 """
 
 
