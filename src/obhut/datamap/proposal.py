@@ -71,6 +71,6 @@ class Proposal:
         for subject in self.subjects:
             found += len(subject.decide)
         for table in self.tables:
-            found += len(table.decide) + bool(table.unknown)
-            found += sum(1 for item in [*table.columns, *table.links] if item.decide)
+            found += len(table.decide) + (1 if table.unknown else 0)
+            found += sum(1 for column in table.columns if column.decide) + sum(1 for link in table.links if link.decide)
         return found

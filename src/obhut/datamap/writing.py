@@ -55,9 +55,13 @@ def _table(table: TableProposal) -> Iterator[str]:
         return
     for remark in table.decide:
         yield f"      # DECIDE: {remark}"
-    yield f"      {scalar(table.name)}:"
     lines = list(_rules(table))
-    yield from lines or ["        personal: false"]
+    if all(line.lstrip().startswith("#") for line in lines):  # remarks alone are no value in YAML
+        yield from (line[2:] for line in lines)
+        yield f"      {scalar(table.name)}: {'{}' if lines else '{personal: false}'}"
+        return
+    yield f"      {scalar(table.name)}:"
+    yield from lines
 
 
 def _rules(table: TableProposal) -> Iterator[str]:

@@ -1,0 +1,76 @@
+"""The JSON Schema of ``datamap.yaml`` for editors, generated from the models and widened by the short forms that people write."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from obhut.datamap.models import DataMap, Verb
+
+ID = "https://obhut.dev/schema/datamap-1.json"
+_TREATMENT_WORDS = [verb.value for verb in Verb if verb is not Verb.KEEP]
+_PERIOD = {"type": "string", "pattern": r"^P(\d+[YMWD])+$", "description": "ISO 8601 duration such as P10Y"}
+
+
+def schema() -> dict[str, Any]:
+    """Return the schema (draft 2020-12)."""
+    generated = DataMap.model_json_schema(by_alias=True)
+    definitions = generated["$defs"]
+    definitions["Treatment"] = _treatment(definitions["Treatment"])
+    definitions["Anonymisation"] = _anonymisation(definitions["Anonymisation"])
+    definitions["ColumnRule"] = {
+        "anyOf": [{"type": "string", "description": "the category alone", "pattern": definitions["ColumnRule"]["properties"]["category"]["pattern"]},
+                  definitions["ColumnRule"]],
+    }  # fmt: skip
+    for word in ("CanaryRow", "SharedBy"):
+        definitions[word].setdefault("additionalProperties", False)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": ID,
+        **generated,
+        "title": "Obhut data map",
+        "description": "Whose data is where in the protected databases, and what an erasure does to it.",
+    }
+
+
+def text() -> str:
+    """Return the schema as text, the same on every machine."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _treatment(full: dict[str, Any]) -> dict[str, Any]:
+    keep = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["keep", "for"],
+        "properties": {
+            "keep": {"type": "string", "maxLength": 200, "description": "legal ground such as § 147 AO"},
+            "for": _PERIOD,
+            "then": {"enum": ["delete", "anonymise"], "default": "delete", "description": "what comes when the period is over"},
+        },
+    }
+    words = {"enum": _TREATMENT_WORDS, "description": "what happens to the row when the person is erased"}
+    return {"description": full.get("description", ""), "anyOf": [words, keep, full]}
+
+
+def _anonymisation(full: dict[str, Any]) -> dict[str, Any]:
+    one = [
+        ("constant", {"type": ["string", "number", "boolean"], "description": "the same value for everybody"}),
+        ("template", {"type": "string", "description": "text with {column} of the same row, such as erased-{id}"}),
+        ("generalise", {"enum": ["hour", "day", "month", "year", "decade"], "description": "a date or time cut down to this unit"}),
+        ("keep", {"type": "string", "maxLength": 200, "description": "why the value tells nothing about the person"}),
+        ("json", _json_paths(full)),
+    ]
+    forms = [
+        {"type": "object", "additionalProperties": False, "required": [word], "properties": {word: content}, "title": word} for word, content in one
+    ]
+    bare = {"enum": [None, "null", "empty", "default"], "description": "null, an empty value, or the column's default"}
+    return {"description": full.get("description", ""), "anyOf": [bare, *forms, full]}
+
+
+def _json_paths(_: dict[str, Any]) -> dict[str, Any]:
+    path = {"type": "string", "pattern": r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$"}
+    return {
+        "description": "paths to remove, or paths with what they become: remove, null or a constant",
+        "anyOf": [{"type": "array", "items": path, "minItems": 1}, {"type": "object", "propertyNames": path, "minProperties": 1}],
+    }
