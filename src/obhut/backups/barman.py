@@ -112,7 +112,10 @@ class Barman:
         processes.sweep(self.layout.run, only="receiver")
         with self._log("receiver").open("ab") as log:
             return processes.start(
-                self._command(["receive-wal", self.layout.database]), env=self._environment(None), record=self.layout.run / "receiver", output=log
+                self._command(["receive-wal", self.layout.database]),
+                env=self._environment(None),
+                record=self.layout.run / "receiver",
+                output=log,
             )
 
     def archive(self, now: datetime) -> None:
@@ -279,4 +282,6 @@ def _user_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        raise EngineError("the account that runs Obhut has no name", "Barman needs one: add the account to the password database.") from None
+        raise EngineError(
+            "the account that runs Obhut has no name", "Barman needs one: add the account to the password database."
+        ) from None

@@ -93,7 +93,9 @@ def read(directory: Path, keys: key_lending.DataKeys) -> Backup:
         record = json.loads((directory / NAME).read_text(encoding="utf-8"))
         body, found = str(record["body"]), str(record["mac"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise SealBrokenError(f"the record of base backup {directory.name} cannot be read", "Was the repository copied completely?") from None
+        raise SealBrokenError(
+            f"the record of base backup {directory.name} cannot be read", "Was the repository copied completely?"
+        ) from None
     if not hmac.compare_digest(key_lending.mac(keys, body.encode()), found):
         raise SealBrokenError(
             f"the record of base backup {directory.name} was changed, or another key store wrote it",

@@ -42,14 +42,22 @@ def server(url: str, slot: str) -> Iterator[Finding]:
         yield critical("slot-missing", f"the server has no replication slot {slot}", hint)
         return
     if state.wal_status == "lost":
-        yield critical("slot-lost", f"the server has removed WAL that replication slot {slot} needed", 'Run "obhut backup start" and a full backup.')
+        yield critical(
+            "slot-lost", f"the server has removed WAL that replication slot {slot} needed", 'Run "obhut backup start" and a full backup.'
+        )
     if not state.active:
-        yield critical("slot-inactive", f"nobody reads replication slot {slot}; the server keeps {state.retained} bytes of WAL for it", hint)
+        yield critical(
+            "slot-inactive", f"nobody reads replication slot {slot}; the server keeps {state.retained} bytes of WAL for it", hint
+        )
     elif state.lag is None or state.lag > LAG_SEGMENTS * facts.wal_segment_size:
-        yield critical("wal-lag", f"the WAL receiver is {state.lag if state.lag is not None else 'unknown'} bytes behind", "Is the network or the disk slow?")
+        yield critical(
+            "wal-lag",
+            f"the WAL receiver is {state.lag if state.lag is not None else 'unknown'} bytes behind",
+            "Is the network or the disk slow?",
+        )
     if state.retained > 64 * facts.wal_segment_size and state.active:
         yield warning("wal-retained", f"the server keeps {state.retained} bytes of WAL for the slot", "Is the receiver slow?")
-    if facts.major >= 17 and not facts.summarizes_wal:  # noqa: PLR2004 - the version that brought it
+    if facts.major >= 17 and not facts.summarizes_wal:
         yield warning("incremental-off", "summarize_wal is off: incremental backups are not possible", "Set summarize_wal to on.")
 
 
@@ -59,15 +67,23 @@ def schedule(database: str, backups: Iterable[Backup], rules: Rules, now: dateti
     fulls = [backup for backup in usable if backup.kind is BackupKind.FULL]
     if fulls and now - fulls[-1].begin_time > rules.full_every + SLACK / 2:
         age = int((now - fulls[-1].begin_time).total_seconds() // 3600)
-        yield critical("base-stale", f"the newest usable full backup began {age} hours ago", 'Run "obhut backup run --full"; "obhut runs list" says why.')
+        yield critical(
+            "base-stale",
+            f"the newest usable full backup began {age} hours ago",
+            'Run "obhut backup run --full"; "obhut runs list" says why.',
+        )
     if usable and usable[0].end_time > now - rules.restorable:
-        yield warning("window-short", "the oldest usable base backup is younger than the restorable time", "It grows with every day of backups.")
+        yield warning(
+            "window-short", "the oldest usable base backup is younger than the restorable time", "It grows with every day of backups."
+        )
     last = heartbeat.latest(database)
     if last is None or now - last.at > timedelta(seconds=every * BEATS):
         yield warning("heartbeat-stale", "the last heartbeat is too old", 'Is "obhut serve heartbeat" running?')
     recent = runs.list_runs(kind=RunKind.BACKUP, database=database, limit=1)
     if recent and recent[0].state is RunState.FAILED:
-        yield critical("backup-failed", f"the last backup run failed ({recent[0].error_code})", f'Look at "obhut runs show {recent[0].id}".')
+        yield critical(
+            "backup-failed", f"the last backup run failed ({recent[0].error_code})", f'Look at "obhut runs show {recent[0].id}".'
+        )
     if last is not None and last.at > now + timedelta(minutes=10):
         yield warning("clock-behind", "this machine's clock is behind the server's", "Set both clocks by NTP: retention counts on them.")
 
@@ -78,11 +94,21 @@ def disk(repository: Repository) -> Iterator[Finding]:
     fulls = [backup.size for backup in repository.backups() if backup.kind is BackupKind.FULL]
     wanted = max(int(usage.total * FREE_SHARE), 2 * max(fulls, default=0))
     if usage.free < wanted:
-        yield critical("disk-full", f"{usage.free} bytes are free on the repository's disk, {wanted} are wanted", "Make room or enlarge it.")
+        yield critical(
+            "disk-full", f"{usage.free} bytes are free on the repository's disk, {wanted} are wanted", "Make room or enlarge it."
+        )
 
 
 def check(
-    repository: Repository, url: str, slot: str, rules: Rules, now: datetime, every: int, *, deep: bool = False, progress: seal.Progress = seal.silent
+    repository: Repository,
+    url: str,
+    slot: str,
+    rules: Rules,
+    now: datetime,
+    every: int,
+    *,
+    deep: bool = False,
+    progress: seal.Progress = seal.silent,
 ) -> list[Finding]:
     """Return all findings, the worst first."""
     found = [

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from obhut.backups import seal, sealing, survey
 from obhut.backups import keys as key_lending
+from obhut.backups import seal, sealing, survey
 from obhut.backups.archive import Archive
 from obhut.backups.engine import Engine
 from obhut.backups.layout import Layout, fsync_directory

@@ -125,7 +125,11 @@ def _open_for(database: str, done: Beat) -> timedelta:
     with control_safe():
         row = (
             models.Heartbeat.objects.filter(
-                database=database, system_identifier=str(done.system_identifier), timeline=done.timeline, position__gte=first, at__lte=done.at
+                database=database,
+                system_identifier=str(done.system_identifier),
+                timeline=done.timeline,
+                position__gte=first,
+                at__lte=done.at,
             )
             .order_by("at")
             .first()

@@ -1,8 +1,10 @@
 """Data keys of a repository: one for every six hours, so that destroying a key is a second belt for the age limit.
 
 The label of a key names the database and the UTC hour at which its span begins. What counts is when the data was in the database: for
-a base backup when it began, for a WAL segment its last write. A day would be too coarse: between the window that must be restorable
-and the age limit there may be less than a day to spare. A process that seals WAL for the engine gets the keys through an anonymous memory file: they
+a base backup when it began, for a WAL segment its last write. A day would be too coarse: between the window that must be restorable and
+the age limit there may be less than a day to spare.
+
+A process that seals WAL for the engine gets the keys through an anonymous memory file: they
 are never in its environment, its arguments or on a disk.
 """
 

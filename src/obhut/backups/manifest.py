@@ -136,7 +136,7 @@ def parse(content: bytes) -> Manifest:
         ranges = tuple(
             WalRange(int(item["Timeline"]), lsn_number(item["Start-LSN"]), lsn_number(item["End-LSN"])) for item in document["WAL-Ranges"]
         )
-        identifier = int(document["System-Identifier"]) if version >= 2 else None  # noqa: PLR2004 - the version that brought it
+        identifier = int(document["System-Identifier"]) if version >= 2 else None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _malformed("a field is missing or has the wrong type") from None
     return Manifest(version, identifier, files, ranges, digest)

@@ -115,7 +115,7 @@ def validated(rules: Rules) -> Rules:
     if rules.restorable + rules.full_every + SLACK > rules.gone_after:
         most = rules.gone_after - rules.restorable - SLACK
         hint = (
-            f"Take a full backup every {_spell(most)} or more often, shorten restorable, or lengthen gone_after: a base backup must be kept "
+            f"Take a full backup every {_spell(most)} or more often, shorten restorable, or lengthen gone_after: a base backup is kept "
             f"until the next one is as old as restorable."
             if most > timedelta()
             else f"Leave at least {_spell(SLACK)} and the time between two full backups between restorable and gone_after."
@@ -301,7 +301,11 @@ def _spell(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     days, rest = divmod(abs(seconds), 86_400)
     hours, rest = divmod(rest, 3_600)
-    parts = [f"{number} {unit}{'s' if number != 1 else ''}" for number, unit in ((days, "day"), (hours, "hour"), (rest // 60, "minute")) if number]
+    parts = [
+        f"{number} {unit}{'s' if number != 1 else ''}"
+        for number, unit in ((days, "day"), (hours, "hour"), (rest // 60, "minute"))
+        if number
+    ]
     return ("-" if seconds < 0 else "") + (" ".join(parts) or "0 minutes")
 
 

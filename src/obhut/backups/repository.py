@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from obhut.backups import seal
 from obhut.backups import keys as key_lending
+from obhut.backups import seal
 from obhut.backups.archive import Archive
 from obhut.backups.catalogue import Backup, BackupKind, BackupState
 from obhut.backups.errors import NoBackupError, WalError
@@ -69,7 +69,9 @@ class Repository:
 
     def backups(self) -> list[Backup]:
         """Return all sealed base backups with their state, oldest first."""
-        return sorted((backup for archive in self.archives() for backup in archive.backups()), key=lambda backup: (backup.end_time, backup.id))
+        return sorted(
+            (backup for archive in self.archives() for backup in archive.backups()), key=lambda backup: (backup.end_time, backup.id)
+        )
 
     def backup(self, backup_id: str) -> Backup:
         """Return one base backup.

@@ -23,7 +23,8 @@ from obhut.backups.catalogue import Backup, BackupKind, BackupState
 from obhut.backups.engine import Engine
 from obhut.backups.errors import BackupBusyError, EngineError, NoBackupError
 from obhut.backups.findings import Finding, critical
-from obhut.backups.plan import Copy, Item, ItemKind
+from obhut.backups.plan import Copy, ItemKind
+from obhut.backups.source import ServerFacts
 from obhut.backups.workshop import Workshop, open_workshop
 from obhut.controllers import gate
 from obhut.controllers.errors import NotInstructedError
@@ -62,7 +63,7 @@ class Wanted(StrEnum):
 class Taken:
     """What a backup run did."""
 
-    run_id: str
+    run_id: str  # "" when nothing was due
     backup: Backup | None
     reason: str
 
@@ -84,9 +85,7 @@ def start(settings: Settings, database: str, actor: Actor, clock: Clock, progres
     return run(settings, database, Wanted.AUTO, actor, clock, progress)
 
 
-def run(
-    settings: Settings, database: str, wanted: Wanted, actor: Actor, clock: Clock, progress: seal.Progress = seal.silent
-) -> Taken:
+def run(settings: Settings, database: str, wanted: Wanted, actor: Actor, clock: Clock, progress: seal.Progress = seal.silent) -> Taken:
     """Take a base backup, or find that none is due.
 
     Args:
@@ -107,16 +106,24 @@ def run(
     permissions = _permit(workshop, actor, clock)
     with locks.exclusive(workshop.repository.root, locks.RUN):
         facts, archive, engine = workshop.present()
+        if wanted is Wanted.AUTO and not _unfinished(archive, engine):
+            due = _due(workshop, archive, engine, facts, clock)
+            if due.kind is None:
+                return Taken("", None, due.reason)  # asked every few minutes: what does nothing is not journalled
         journal = runs.begin(
-            RunKind.BACKUP, database, actor, clock, {"wanted": wanted.value, "system_identifier": str(facts.system_identifier)}, permissions[0]
+            RunKind.BACKUP,
+            database,
+            actor,
+            clock,
+            {"wanted": wanted.value, "system_identifier": str(facts.system_identifier)},
+            permissions[0],
         )
         with runs.guarded(journal, clock):
             with runs.step(journal, "sweep", clock) as step:
                 engine.prepare()
                 step.record(ended=_end_orphans(archive), removed=expiry.sweep(archive, engine))
                 step.record(sealed=_seal_finished(workshop, archive, engine, clock))
-            ready = _ready(workshop, archive, engine)
-            due = planning.due(ready, workshop.rules, clock.now(), archive=facts.system_identifier, incrementals=facts.incrementals)
+            due = _due(workshop, archive, engine, facts, clock)
             kind = due.kind if wanted is Wanted.AUTO else wanted.value
             if kind is None:
                 runs.finish(journal, RunState.DONE, clock=clock)
@@ -152,9 +159,7 @@ def listed(settings: Settings, database: str) -> list[Backup]:
     return open_workshop(settings, database).repository.backups()
 
 
-def check(
-    settings: Settings, database: str, clock: Clock, *, deep: bool = False, progress: seal.Progress = seal.silent
-) -> list[Finding]:
+def check(settings: Settings, database: str, clock: Clock, *, deep: bool = False, progress: seal.Progress = seal.silent) -> list[Finding]:
     """Return what is wrong, the worst first, and keep the alarms; ``deep`` reads every sealed byte."""
     workshop = open_workshop(settings, database)
     now = clock.now()
@@ -175,7 +180,9 @@ def check(
 def preview(settings: Settings, database: str, clock: Clock) -> planning.Plan:
     """Return what :func:`expire` would do now, with reasons."""
     workshop = open_workshop(settings, database)
-    return expiry.plan(workshop.repository, workshop.everything(), workshop.rules, clock, busy=locks.held(workshop.repository.root, locks.RUN))
+    return expiry.plan(
+        workshop.repository, workshop.everything(), workshop.rules, clock, busy=locks.held(workshop.repository.root, locks.RUN)
+    )
 
 
 def expire(settings: Settings, database: str, actor: Actor, clock: Clock) -> expiry.Expired:
@@ -317,9 +324,14 @@ def _parent(archive: Archive, kind: str, *, incrementals: bool) -> str | None:
     return with_manifest[-1].id
 
 
-def _ready(workshop: Workshop, archive: Archive, engine: Engine) -> list[Item]:
+def _due(workshop: Workshop, archive: Archive, engine: Engine, facts: ServerFacts, clock: Clock) -> planning.Due:
     found = survey.items(workshop.repository, [(archive, engine)], busy=False)
-    return [item for item in found if item.kind is ItemKind.BACKUP and item.usable]
+    ready = [item for item in found if item.kind is ItemKind.BACKUP and item.usable]
+    return planning.due(ready, workshop.rules, clock.now(), archive=facts.system_identifier, incrementals=facts.incrementals)
+
+
+def _unfinished(archive: Archive, engine: Engine) -> bool:
+    return any(state is not Copy.EMPTIED for _, state in survey.copies(engine, archive.layout.sealed, busy=False))
 
 
 def _end_orphans(archive: Archive) -> int:

@@ -16,7 +16,8 @@ from obhut.postgres.errors import DatabaseError, PermissionDeniedError
 
 _FACTS = """
 SELECT (SELECT system_identifier FROM pg_control_system()), current_setting('server_version_num')::int,
-       (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'), coalesce(current_setting('summarize_wal', true), 'off') = 'on',
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'),
+       coalesce(current_setting('summarize_wal', true), 'off') = 'on',
        current_setting('wal_level'), pg_is_in_recovery(), (SELECT timeline_id FROM pg_control_checkpoint())
 """
 # Missing on PostgreSQL 14 to 16 are no columns that are asked for here.
@@ -60,7 +61,7 @@ class ServerFacts:
     @property
     def incrementals(self) -> bool:
         """Whether it can send incremental base backups: PostgreSQL 17 or later with ``summarize_wal = on``."""
-        return self.major >= 17 and self.summarizes_wal  # noqa: PLR2004 - the version that brought them
+        return self.major >= 17 and self.summarizes_wal
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,12 @@ class Source:
 
     def drop_slot(self, name: str) -> bool:
         """Drop an inactive slot; returns whether there was one."""
-        return self._session.value("SELECT pg_drop_replication_slot(slot_name) IS NOT NULL FROM pg_replication_slots WHERE slot_name = %s", (name,)) is not None
+        return (
+            self._session.value(
+                "SELECT pg_drop_replication_slot(slot_name) IS NOT NULL FROM pg_replication_slots WHERE slot_name = %s", (name,)
+            )
+            is not None
+        )
 
     def beat(self) -> Beat:
         """Commit a heartbeat: a small WAL record and a commit record, no table, no schema."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from obhut.backups import manifest, sealing, seal, wal
+from obhut.backups import manifest, seal, sealing, wal
 from obhut.backups.archive import Archive
 from obhut.backups.catalogue import Backup, BackupState
 from obhut.backups.findings import Finding, critical, warning
@@ -21,7 +21,9 @@ ARCHIVING_WITHIN = timedelta(minutes=15)  # a finished segment may lie in plain 
 _PLAIN_HINT = 'Is "obhut serve archiver" running? Run "obhut backup run".'
 
 
-def verify(repository: Repository, now: datetime, gone_after: timedelta, *, deep: bool = False, progress: seal.Progress = seal.silent) -> list[Finding]:
+def verify(
+    repository: Repository, now: datetime, gone_after: timedelta, *, deep: bool = False, progress: seal.Progress = seal.silent
+) -> list[Finding]:
     """Return what is wrong with a repository.
 
     Args:
@@ -82,7 +84,9 @@ def _records(archive: Archive) -> Iterator[Finding]:
     for backup in archive.backups():
         if backup.state is BackupState.BROKEN:
             yield critical(
-                "backup-chain-broken", f"base backup {backup.id} is unusable: a link or WAL it needs is missing", 'Run "obhut backup run --full".'
+                "backup-chain-broken",
+                f"base backup {backup.id} is unusable: a link or WAL it needs is missing",
+                'Run "obhut backup run --full".',
             )
         yield from _files_of(archive, backup)
 
@@ -92,7 +96,9 @@ def _files_of(archive: Archive, backup: Backup) -> Iterator[Finding]:
     count = sum(1 for _ in _files(root))
     if count != backup.files + 1:  # and the manifest
         yield critical(
-            "backup-tampered", f"base backup {backup.id} has {count} files, its record says {backup.files + 1}", 'Run "obhut backup run --full".'
+            "backup-tampered",
+            f"base backup {backup.id} has {count} files, its record says {backup.files + 1}",
+            'Run "obhut backup run --full".',
         )
 
 
@@ -138,7 +144,7 @@ def _deep(archive: Archive, progress: seal.Progress) -> Iterator[Finding]:
 
 
 def _segment(path: Path) -> bool:
-    return len(path.name) == 24 and path.parent.name == path.name[:16]  # noqa: PLR2004 - digits of a segment's name
+    return len(path.name) == 24 and path.parent.name == path.name[:16]
 
 
 def _begins_sealed(path: Path) -> bool:

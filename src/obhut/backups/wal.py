@@ -349,7 +349,7 @@ def _plain(source: BinaryIO, keys: sealing.KeySource, path: Path) -> Iterator[by
     source.seek(0)
     if head == sealing.MAGIC:
         yield from sealing.unsealed(source, keys, "wal")
-    elif path.parent.name == "streaming" or path.parent.name == "errors":
+    elif path.parent.name in {"streaming", "errors"}:
         while block := source.read(1 << 20):
             yield block
     else:

@@ -29,7 +29,14 @@ ACTOR = Actor(Role.OPERATOR, "acc-7")
 CANARY = "canary.b4ckup@example.org"
 HASH = hashlib.sha256(b"document").hexdigest()
 CLOCK = SystemClock()
-SERVER = {"wal_level": "replica", "max_wal_senders": 10, "max_replication_slots": 10, "summarize_wal": True, "full_page_writes": True, "synchronous_commit": True}
+SERVER = {
+    "wal_level": "replica",
+    "max_wal_senders": 10,
+    "max_replication_slots": 10,
+    "summarize_wal": True,
+    "full_page_writes": True,
+    "synchronous_commit": True,
+}
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +124,13 @@ def instruct(settings: Settings) -> None:
     controller = register.add_controller("courses", ["1"], "Volkshochschule Nord", actor=ACTOR, clock=CLOCK)
     terms = ContractTerms("course booking", "storage", "bookings", "term", ("user.contact.email",), ("participant",))
     register.add_contract(
-        controller.id, version="2026-1", terms=terms, document_hash=HASH, valid_from=CLOCK.now() - timedelta(days=1), actor=ACTOR, clock=CLOCK
+        controller.id,
+        version="2026-1",
+        terms=terms,
+        document_hash=HASH,
+        valid_from=CLOCK.now() - timedelta(days=1),
+        actor=ACTOR,
+        clock=CLOCK,
     )
     register.give_instruction(
         controller.id,

@@ -4,80 +4,100 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Alarm',
+            name="Alarm",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('database', models.CharField(max_length=63)),
-                ('code', models.CharField(max_length=64)),
-                ('severity', models.CharField(max_length=16)),
-                ('raised_at', models.DateTimeField()),
-                ('seen_at', models.DateTimeField()),
-                ('cleared_at', models.DateTimeField(null=True)),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("database", models.CharField(max_length=63)),
+                ("code", models.CharField(max_length=64)),
+                ("severity", models.CharField(max_length=16)),
+                ("raised_at", models.DateTimeField()),
+                ("seen_at", models.DateTimeField()),
+                ("cleared_at", models.DateTimeField(null=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(condition=models.Q(('cleared_at', None)), fields=('database', 'code'), name='backups_alarm_open_once'), models.CheckConstraint(condition=models.Q(('severity__in', ['warning', 'critical'])), name='backups_alarm_severity')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("cleared_at", None)), fields=("database", "code"), name="backups_alarm_open_once"
+                    ),
+                    models.CheckConstraint(condition=models.Q(("severity__in", ["warning", "critical"])), name="backups_alarm_severity"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Backup',
+            name="Backup",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('database', models.CharField(max_length=63)),
-                ('system_identifier', models.CharField(max_length=20)),
-                ('backup_id', models.CharField(max_length=64)),
-                ('kind', models.CharField(max_length=16)),
-                ('parent', models.CharField(blank=True, default='', max_length=64)),
-                ('state', models.CharField(max_length=16)),
-                ('begin_time', models.DateTimeField()),
-                ('end_time', models.DateTimeField()),
-                ('begin_lsn', models.BigIntegerField()),
-                ('end_lsn', models.BigIntegerField()),
-                ('timeline', models.IntegerField()),
-                ('server_version', models.IntegerField()),
-                ('size', models.BigIntegerField()),
-                ('recorded_at', models.DateTimeField()),
-                ('gone_at', models.DateTimeField(null=True)),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("database", models.CharField(max_length=63)),
+                ("system_identifier", models.CharField(max_length=20)),
+                ("backup_id", models.CharField(max_length=64)),
+                ("kind", models.CharField(max_length=16)),
+                ("parent", models.CharField(blank=True, default="", max_length=64)),
+                ("state", models.CharField(max_length=16)),
+                ("begin_time", models.DateTimeField()),
+                ("end_time", models.DateTimeField()),
+                ("begin_lsn", models.BigIntegerField()),
+                ("end_lsn", models.BigIntegerField()),
+                ("timeline", models.IntegerField()),
+                ("server_version", models.IntegerField()),
+                ("size", models.BigIntegerField()),
+                ("recorded_at", models.DateTimeField()),
+                ("gone_at", models.DateTimeField(null=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['database', '-end_time'], name='backups_backup_recent')],
-                'constraints': [models.UniqueConstraint(fields=('database', 'system_identifier', 'backup_id'), name='backups_backup_once'), models.CheckConstraint(condition=models.Q(('kind__in', ['full', 'incremental'])), name='backups_backup_kind'), models.CheckConstraint(condition=models.Q(('state__in', ['usable', 'waiting', 'broken', 'gone'])), name='backups_backup_state'), models.CheckConstraint(condition=models.Q(models.Q(('gone_at__isnull', False), ('state', 'gone')), models.Q(models.Q(('state', 'gone'), _negated=True), ('gone_at', None)), _connector='OR'), name='backups_backup_gone')],
+                "indexes": [models.Index(fields=["database", "-end_time"], name="backups_backup_recent")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("database", "system_identifier", "backup_id"), name="backups_backup_once"),
+                    models.CheckConstraint(condition=models.Q(("kind__in", ["full", "incremental"])), name="backups_backup_kind"),
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", ["usable", "waiting", "broken", "gone"])), name="backups_backup_state"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("gone_at__isnull", False), ("state", "gone")),
+                            models.Q(models.Q(("state", "gone"), _negated=True), ("gone_at", None)),
+                            _connector="OR",
+                        ),
+                        name="backups_backup_gone",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Heartbeat',
+            name="Heartbeat",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('database', models.CharField(max_length=63)),
-                ('system_identifier', models.CharField(max_length=20)),
-                ('timeline', models.IntegerField()),
-                ('at', models.DateTimeField()),
-                ('position', models.BigIntegerField()),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("database", models.CharField(max_length=63)),
+                ("system_identifier", models.CharField(max_length=20)),
+                ("timeline", models.IntegerField()),
+                ("at", models.DateTimeField()),
+                ("position", models.BigIntegerField()),
             ],
             options={
-                'indexes': [models.Index(fields=['database', 'at'], name='backups_heartbeat_at'), models.Index(fields=['database', 'system_identifier', 'position'], name='backups_heartbeat_position')],
+                "indexes": [
+                    models.Index(fields=["database", "at"], name="backups_heartbeat_at"),
+                    models.Index(fields=["database", "system_identifier", "position"], name="backups_heartbeat_position"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='SequenceMark',
+            name="SequenceMark",
             fields=[
-                ('id', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('database', models.CharField(max_length=63)),
-                ('schema', models.CharField(max_length=63)),
-                ('name', models.CharField(max_length=63)),
-                ('increment', models.BigIntegerField()),
-                ('value', models.BigIntegerField()),
-                ('seen_at', models.DateTimeField()),
+                ("id", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("database", models.CharField(max_length=63)),
+                ("schema", models.CharField(max_length=63)),
+                ("name", models.CharField(max_length=63)),
+                ("increment", models.BigIntegerField()),
+                ("value", models.BigIntegerField()),
+                ("seen_at", models.DateTimeField()),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('database', 'schema', 'name'), name='backups_sequencemark_once')],
+                "constraints": [models.UniqueConstraint(fields=("database", "schema", "name"), name="backups_sequencemark_once")],
             },
         ),
     ]

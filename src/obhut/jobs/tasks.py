@@ -1,0 +1,103 @@
+"""Jobs of the engine (procrastinate) in the control database: what happens on schedule.
+
+Each periodic task defers one job for each protected database under a queueing lock, so that a slow job is not queued twice; the use case
+itself decides whether anything is due. Needs an open control database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import procrastinate
+import structlog
+from procrastinate.contrib.django import app
+from procrastinate.exceptions import AlreadyEnqueued
+
+from obhut.backups import run as backups
+from obhut.foundation.actors import Actor, Role
+from obhut.foundation.clock import Clock, SystemClock
+from obhut.foundation.errors import ObhutError
+from obhut.foundation.settings import Settings
+
+QUEUE: Final = "backups"
+ACTOR: Final = Actor(Role.SYSTEM, "schedule")
+T = TypeVar("T")
+_log = structlog.get_logger("obhut.jobs")
+
+
+class _Surroundings:
+    """Settings and clock of this worker; jobs carry none of their own."""
+
+    settings: Settings
+    clock: Clock
+
+
+def configure(settings: Settings, clock: Clock | None = None) -> procrastinate.App:
+    """Give the tasks of this process their settings and return the job engine."""
+    _Surroundings.settings = settings
+    _Surroundings.clock = clock or SystemClock()
+    return app
+
+
+class JobFailedError(Exception):
+    """A use case failed; only its code is told, because the engine keeps the words of an exception."""
+
+
+@app.periodic(cron="*/5 * * * *")
+@app.task(name="backups.schedule_backup", queue=QUEUE)
+def schedule_backup(timestamp: int) -> None:
+    """Ask each database every five minutes whether a base backup is due."""
+    _defer("backups.backup", timestamp)
+
+
+@app.periodic(cron="3,33 * * * *")
+@app.task(name="backups.schedule_expire", queue=QUEUE)
+def schedule_expire(timestamp: int) -> None:
+    """Let every repository expire twice an hour: retention counts on once an hour at least."""
+    _defer("backups.expire", timestamp)
+
+
+@app.periodic(cron="*/10 * * * *")
+@app.task(name="backups.schedule_check", queue=QUEUE)
+def schedule_check(timestamp: int) -> None:
+    """Check every repository every ten minutes and keep the alarms."""
+    _defer("backups.check", timestamp)
+
+
+@app.task(name="backups.backup", queue=QUEUE)
+def backup(database: str) -> None:
+    """Take the base backup that is due."""
+    _do("backup", database, lambda: backups.run(_Surroundings.settings, database, backups.Wanted.AUTO, ACTOR, _Surroundings.clock))
+
+
+@app.task(name="backups.expire", queue=QUEUE)
+def expire(database: str) -> None:
+    """Remove what is too old."""
+    _do("expire", database, lambda: backups.expire(_Surroundings.settings, database, ACTOR, _Surroundings.clock))
+
+
+@app.task(name="backups.check", queue=QUEUE)
+def check(database: str) -> None:
+    """Look for conditions that need somebody."""
+    found = _do("check", database, lambda: backups.check(_Surroundings.settings, database, _Surroundings.clock))
+    for finding in found:
+        _log.warning("backup.finding", database=database, code=finding.code, level=finding.severity.value)
+
+
+def _defer(task: str, _timestamp: int) -> None:
+    for database in sorted(_Surroundings.settings.databases):
+        try:
+            app.configure_task(task, queueing_lock=f"{task}:{database}", lock=f"{task}:{database}").defer(database=database)
+        except AlreadyEnqueued:
+            _log.info("job.still-queued", task=task, database=database)
+
+
+def _do(name: str, database: str, use_case: Callable[[], T]) -> T:
+    try:
+        return use_case()
+    except ObhutError as error:
+        code = error.code
+    # Outside the except block: neither cause nor context keeps other words.
+    _log.error("job.failed", job=name, database=database, code=code)
+    raise JobFailedError(code)
