@@ -15,7 +15,16 @@ from typing import Any, Final
 from pyroaring import BitMap64
 
 from obhut.erasure import chain
-from obhut.erasure.entries import LEGAL_MOVES, State, check_ranges, commitment_of, parse, private_of_resolution, private_of_tombstone
+from obhut.erasure.entries import (
+    LEGAL_MOVES,
+    Members,
+    State,
+    check_ranges,
+    commitment_of,
+    parse,
+    private_of_resolution,
+    private_of_tombstone,
+)
 from obhut.erasure.errors import (
     AnchorMissingError,
     EntryError,
@@ -50,6 +59,9 @@ _PLAIN_TOMBSTONE: Final = re.compile(
     rf'"epoch":(0|[1-9]\d{{0,15}}),"erased_at":{_TIME},"id":{_TEXT},"instruction":{_TEXT},"kind":"tombstone","map":{_TEXT},'
     rf'"seq":([1-9]\d{{0,15}}),"subject":{_TEXT}\}}'
 )
+_TOMBSTONE_ORDER: Final = (
+    "action", "at", "commitment", "controller", "database", "epoch", "erased_at", "id", "instruction", "map", "seq", "subject",
+)  # fmt: skip
 _MEMBERS: Final = {
     "tombstone": {
         "action", "at", "commitment", "controller", "database", "epoch", "erased_at", "id", "instruction", "kind", "map", "seq", "subject",
@@ -97,6 +109,11 @@ class Replay:
     def open(self) -> BitMap64:
         """Numbers of the tombstones that a restore applies."""
         return self.recorded | self.effective
+
+    def add(self, seq: int) -> None:
+        """Apply the entry of a tombstone."""
+        self.size = seq
+        self.recorded.add(seq)
 
     def step(self, entry: dict[str, Any]) -> None:
         """Apply one entry.
@@ -185,12 +202,19 @@ def check_database(session: Session, head: Stored) -> Replay:
                 raise ListGapError(f"entry {replay.size + 1} of the erasure list is missing")
             recomputed = chain.extend(current, body)
             try:
-                _check_entry(replay, seq, body, row[3:])
+                entry = _read(seq, body)
+                if recomputed != digest:
+                    raise ListTamperedError(f"entry {seq} of the erasure list was changed")
+                current = recomputed
+                if isinstance(entry, tuple):
+                    replay.add(seq)
+                    _check_state(seq, entry, row)
+                else:
+                    replay.step(entry)
+                    if entry["kind"] == "tombstone":
+                        _check_state(seq, tuple(entry[name] for name in _TOMBSTONE_ORDER), row)
             except EntryError as error:
                 raise ListTamperedError(f"entry {seq} of the erasure list is not valid: {error.fact}") from None
-            if recomputed != digest:
-                raise ListTamperedError(f"entry {seq} of the erasure list was changed")
-            current = recomputed
         for row in rows:
             if row[15] is not None:
                 found[State(row[15])].add(row[0])
@@ -202,28 +226,21 @@ def check_database(session: Session, head: Stored) -> Replay:
     return replay
 
 
-def _check_entry(replay: Replay, seq: int, body: str, state: Row) -> None:
+def _read(seq: int, body: str) -> Members | tuple[str, ...]:
+    """Return the members of an entry; those of a plain tombstone as a tuple in :data:`_TOMBSTONE_ORDER`."""
     plain = _PLAIN_TOMBSTONE.fullmatch(body)
-    if plain:
-        action, _, commitment, controller, database, epoch, erased_at, identity, instruction, version, number, subject = plain.groups()
-        if int(number) != seq:
-            raise ListReorderedError(f"at number {seq} of the erasure list stands entry {number}")
-        replay.size = seq
-        replay.recorded.add(seq)
-    else:
-        entry = parse(body)
-        if entry["seq"] != seq:
-            raise ListReorderedError(f"at number {seq} of the erasure list stands entry {entry['seq']}")
-        replay.step(entry)
-        if entry["kind"] != "tombstone":
-            return
-        action, commitment, controller, database, epoch, erased_at = (
-            entry[name] for name in ("action", "commitment", "controller", "database", "epoch", "erased_at")
-        )
-        identity, instruction, version, subject = entry["id"], entry["instruction"], entry["map"], entry["subject"]
-    key, fingerprint, salt, label = state[4], state[5], state[6], state[13]
+    entry = None if plain else parse(body)
+    number = int(plain[11]) if plain else entry["seq"] if entry else 0
+    if number != seq:
+        raise ListReorderedError(f"at number {seq} of the erasure list stands entry {number}")
+    return plain.groups() if plain else entry or {}
+
+
+def _check_state(seq: int, entry: tuple[Any, ...], row: Row) -> None:
+    action, _, commitment, controller, database, epoch, erased_at, identity, instruction, version, _, subject = entry
+    key, fingerprint, salt, label = row[7], row[8], row[9], row[16]
     expected = identity, database, controller, subject, action, version, instruction, int(epoch), erased_at
-    if (*state[:4], *state[7:12]) != expected:
+    if (*row[3:7], *row[10:15]) != expected:
         raise ListStateError(f"the table of tombstones does not follow from entry {seq}")
     if key is not None and (
         salt is None or fingerprint is None or chain.commit(salt, private_of_tombstone(key, fingerprint)).hex() != commitment

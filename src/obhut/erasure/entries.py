@@ -217,6 +217,21 @@ def parse(text: str) -> Members:
     return entry
 
 
+def validate(new: NewTombstone) -> None:
+    """Refuse what no entry can hold, before anything asks a database about it.
+
+    Raises:
+        EntryError: no key, NUL characters, or text that is not valid Unicode.
+    """
+    if not new.key:
+        raise EntryError("a tombstone has no key")
+    for text in (*new.key, new.database, new.controller, new.subject_kind, new.map_version, new.instruction, new.fingerprint):
+        if not text.isprintable():
+            _check(text)
+            if "\x00" in text:
+                raise EntryError("a text in an entry holds a NUL character")
+
+
 def private_of_tombstone(key: Sequence[str], fingerprint: str) -> Canonical:
     """Return the private part of a tombstone."""
     return canonical({"fingerprint": fingerprint, "key": list(key)})

@@ -111,6 +111,8 @@ def record(tombstones: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
     """
     if not tombstones:
         return []
+    for new in tombstones:
+        entries.validate(new)
 
     def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], list[Tombstone]]:
         current = dict.fromkeys({item.database for item in tombstones}, 0)
@@ -320,7 +322,7 @@ def subject_kinds(database: str) -> list[str]:
 
 
 def resolutions(database: str) -> dict[int, dict[str, Decision]]:
-    """Return the settled conflicts of a database: by number of the tombstone, then by fingerprint of the row; the latest decision counts."""
+    """Return the settled conflicts of a database: by number of the tombstone, then by fingerprint of the row; the latest counts."""
     settled: dict[int, dict[str, Decision]] = {}
     for tombstone, found, decision in places().session().rows(SQL["resolutions"], (database,)):
         settled.setdefault(tombstone, {})[found] = Decision(decision)

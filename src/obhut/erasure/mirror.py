@@ -80,7 +80,7 @@ def frame(first: int, entries: Sequence[str], sealed: tuple[str, bytes] | None, 
     secret = f"sealed {sealed[0]} {base64.b64encode(sealed[1]).decode()}\n" if sealed else "sealed -\n"
     rest = (secret + note).encode()
     # The footer repeats the number of octets, so its own length depends on that number's length; two rounds settle it.
-    footer = b""
+    footer, octets = b"", 0
     for _ in range(3):
         octets = len(body) + len(rest) + len(footer)
         footer = f"end {first} {count} {octets}\n".encode()
@@ -119,7 +119,7 @@ class Mirror:
     def files(self) -> list[str]:
         """Return the names of the files in the order of the list; none when the directory is missing."""
         with suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(name for name in os.listdir(self.directory) if _NAME.fullmatch(name))
+            return sorted(path.name for path in self.directory.iterdir() if _NAME.fullmatch(path.name))
         return []
 
     def size_of_last(self) -> Place | None:

@@ -82,7 +82,7 @@ def recover(places: Places, now: datetime, *, accept_missing_anchor: bool = Fals
         if anchor is None and (mirrored.size or (head and head.size)) and not accept_missing_anchor:
             raise AnchorMissingError(
                 "the anchor of the erasure list is missing although entries exist",
-                'What happened to the state directory? If list and mirror cannot have lost the same entries, add "--accept-missing-anchor".',
+                'What happened to the state directory? If list and mirror cannot have lost the same, add "--accept-missing-anchor".',
             )
         if head is None:
             if not mirrored.size:

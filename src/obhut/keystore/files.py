@@ -45,7 +45,7 @@ def write_once(path: Path, content: bytes) -> bool:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Create or replace the file, 0600 and durable."""
-    os.replace(_write_temporary(path, content), path)
+    _write_temporary(path, content).replace(path)
     sync_directory(path.parent)
 
 

@@ -125,7 +125,7 @@ class LocalKeystore:
         if state is KeyState.ACTIVE:
             # The rename comes first: from here on the key is refused, and a crash leaves a destruction to finish, never a
             # label that looks unused and would get a fresh key.
-            os.replace(self._path("data", label, "key"), pending)
+            self._path("data", label, "key").replace(pending)
             sync_directory(pending.parent)
             faultpoints.reach("keystore.destroy.renamed")
         self._cache.pop(("data", label), None)

@@ -89,7 +89,7 @@ def test_a_key_file_under_another_label_does_not_open(tmp_path: Path) -> None:
     """Kind and label are bound into the wrapping, so swapping key files is noticed."""
     store = LocalKeystore(tmp_path / "keys")
     store.data_key("a")
-    os.rename(tmp_path / "keys" / "data" / "a.key", tmp_path / "keys" / "data" / "b.key")
+    (tmp_path / "keys" / "data" / "a.key").rename(tmp_path / "keys" / "data" / "b.key")
     with pytest.raises(KeyWrapError):
         LocalKeystore(tmp_path / "keys").data_key("b")
 

@@ -25,14 +25,15 @@ CREATE TRIGGER erasure_head_kept BEFORE DELETE OR TRUNCATE ON erasure_head
 CREATE FUNCTION erasure_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- The table of legal moves: docs/spec/erasure-list.md, section 8.
-    IF (OLD.state, NEW.state) NOT IN (('recorded', 'effective'), ('recorded', 'lifted'), ('effective', 'lifted'), ('effective', 'retired')) THEN
+    IF (OLD.state, NEW.state) NOT IN
+       (('recorded', 'effective'), ('recorded', 'lifted'), ('effective', 'lifted'), ('effective', 'retired')) THEN
         RAISE EXCEPTION 'a tombstone cannot go from % to %', OLD.state, NEW.state USING ERRCODE = 'restrict_violation';
     END IF;
-    IF (OLD.seq, OLD.id, OLD.database, OLD.controller, OLD.subject_kind, OLD.action, OLD.map_version, OLD.instruction, OLD.epoch, OLD.erased_at,
-        OLD.sealed_under)
+    IF (OLD.seq, OLD.id, OLD.database, OLD.controller, OLD.subject_kind, OLD.action, OLD.map_version, OLD.instruction, OLD.epoch,
+        OLD.erased_at, OLD.sealed_under)
         IS DISTINCT FROM
-       (NEW.seq, NEW.id, NEW.database, NEW.controller, NEW.subject_kind, NEW.action, NEW.map_version, NEW.instruction, NEW.epoch, NEW.erased_at,
-        NEW.sealed_under)
+       (NEW.seq, NEW.id, NEW.database, NEW.controller, NEW.subject_kind, NEW.action, NEW.map_version, NEW.instruction, NEW.epoch,
+        NEW.erased_at, NEW.sealed_under)
        OR NEW.state = 'effective' AND (OLD.key, OLD.fingerprint, OLD.salt) IS DISTINCT FROM (NEW.key, NEW.fingerprint, NEW.salt) THEN
         RAISE EXCEPTION 'a tombstone changes its state only' USING ERRCODE = 'restrict_violation';
     END IF;
