@@ -21,7 +21,7 @@ MAX_DEPTH: Final = 60
 
 Path = tuple[str | int, ...]
 _TAG = "tag:yaml.org,2002:"
-_OUTSIDE_SCALARS = ("map", "seq")
+_PLAIN = {"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -130,14 +130,14 @@ class _Reader:
             return None
         self.places.setdefault(path, _position(node))
         tag = str(node.tag or "")
-        if not tag.startswith(_TAG):
+        if tag.removeprefix(_TAG) not in _PLAIN:
             self._fail(node, path, "a tag (!name) is not allowed here", "Remove it; a data map holds plain values.")
             return None
         if isinstance(node, MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, SequenceNode):
             return [self.value(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
-        return self._scalar(node, path)
+        return _scalar(node)
 
     def _mapping(self, node: MappingNode, path: Path, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -163,22 +163,21 @@ class _Reader:
                 found.setdefault(key, content)
         return found
 
-    def _scalar(self, node: Node, path: Path) -> object:
-        kind, text = str(node.tag).removeprefix(_TAG), str(node.value)
-        if kind == "null":
-            return None
-        if kind == "bool":
-            return text.lower() == "true"
-        try:
-            if kind == "int":
-                return int(text.replace("_", ""), 0 if re.match(r"[-+]?0[box]", text) else 10)
-            if kind == "float":
-                return float(text.replace("_", ""))
-        except ValueError:
-            return text
-        if kind not in {"str", "timestamp", "merge", "value"}:
-            self._fail(node, path, f"a value of type {kind} is not allowed here", "Write plain text.")
+
+def _scalar(node: Node) -> object:
+    kind, text = str(node.tag).removeprefix(_TAG), str(node.value)
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    try:
+        if kind == "int":
+            return int(text.replace("_", ""), 0 if re.match(r"[-+]?0[box]", text) else 10)
+        if kind == "float":
+            return float(text.replace("_", ""))
+    except ValueError:
         return text
+    return text
 
 
 def _position(node: Node) -> Position:

@@ -111,7 +111,9 @@ def _accepts(session: Session, column: Column, value: str | None, expression: st
         return True  # asking would use up a number
     written = trusted(f"({value})") if is_default else Literal(value)
     condition = trusted(expression) if expression else SQL("true")
-    query = SQL("SELECT {} FROM (SELECT ({})::{} AS {}) AS probed").format(condition, written, trusted(column.type), Identifier(column.name))
+    name = Identifier(column.name)
+    # The value is selected too: a cast that nobody looks at is never made.
+    query = SQL("SELECT {}, {} FROM (SELECT ({})::{} AS {}) AS probed").format(condition, name, written, trusted(column.type), name)
     try:
         with session.transaction(read_only=True):
             return session.value(query) is not False
