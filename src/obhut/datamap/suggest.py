@@ -327,13 +327,15 @@ class _Suggestion:
         if table.oid == (self.controller.oid if self.controller else None):
             return
         seen: set[int] = set()
-        for key in self.keys:
+        own = [key for key in self.keys if self.root(key.table) == table.oid]
+        # The key that every row has says whose row it is; one that may be missing names a second person.
+        for key in sorted(own, key=lambda key: any(not table.by_name[column].not_null for column in key.columns)):
             parent = self.root(key.references)
-            if self.root(key.table) != table.oid or parent not in self.distance or self.distance.get(table.oid, 0) == 0 or parent == table.oid:
+            if parent not in self.distance or self.distance.get(table.oid, 0) == 0 or parent == table.oid:
                 continue
             name = self.catalogue.tables[parent].full_name
-            if not self._follows(key):
-                nullable = all(not table.by_name[column].not_null for column in key.columns)
+            nullable = all(not table.by_name[column].not_null for column in key.columns)
+            if not self._follows(key) or (nullable and parent in seen):
                 if nullable and self.distance[parent] == 0:
                     proposal.links.append(LinkProposal(name, f"columns: {_pairs(key)}, erase: unlink", "a second person in the row: unlink or delete?"))
                 continue
