@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH :=
 
-.PHONY: help venv demo test check bench lock format clean
+.PHONY: help venv demo test check bench docs lock format clean
 
 help: ## Show these recipes
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -38,6 +38,9 @@ test: $(READY) ## Run every test; installs Debian's PostgreSQL where it is missi
 bench: $(READY) ## Measure speed against pg_dump and hand-written SQL; writes build/bench.json
 	@mkdir -p build
 	$(BIN)/python tools/bench.py
+
+docs: $(READY) ## Write the generated parts of the reference from the code
+	@cd tools && ../$(BIN)/python reference.py
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock
 	$(BIN)/python tools/lock.py

@@ -3,5 +3,5 @@
 set -euo pipefail
 samples=${OBHUT_SAMPLES:-../shared/data}
 if [ ! -f "$samples/pagila/pagila-schema.sql" ]; then
-  echo "make test: the Pagila journeys do not run: no $samples/pagila; get it from github.com/xzilla/pagila (17.a) and set OBHUT_SAMPLES to its parent folder"
+  echo "make test: the Pagila journeys do not run: no $samples/pagila; it is xzilla/pagila 17.a and set OBHUT_SAMPLES to its parent folder"
 fi

@@ -32,14 +32,65 @@ class Interrupted(ObhutError):  # noqa: N818 - says what happened; it is not an 
     code = "interrupted"
 
 
-# Codes that are not named here exit with 1.
+# Codes that are not named here follow the code of their base class, and at last exit with 1.
 STATUS: dict[str, Exit] = {
+    # wrong on the command line or in a file that people write
     "usage": Exit.USAGE,
     "settings-invalid": Exit.USAGE,
-    "interrupted": Exit.INTERRUPTED,
+    "datamap-unreadable": Exit.USAGE,
+    "datamap-invalid": Exit.USAGE,
+    "fides-invalid": Exit.USAGE,
+    "canary-rule": Exit.USAGE,
+    "register-invalid": Exit.USAGE,
+    "controller-unknown": Exit.USAGE,
+    "contract-unknown": Exit.USAGE,
+    "instruction-unknown": Exit.USAGE,
+    "run-unknown": Exit.USAGE,
+    "tombstone-missing": Exit.USAGE,
+    "restore-target-invalid": Exit.USAGE,
+    # a safeguard said no
+    "settings-exist": Exit.REFUSED,
     "component-missing": Exit.REFUSED,
     "control-not-separate": Exit.REFUSED,
+    "control-schema-behind": Exit.REFUSED,
+    "cluster-directory-closed": Exit.REFUSED,
+    "controller-exists": Exit.REFUSED,
+    "keystore-permissions": Exit.REFUSED,
+    "erasure-refused": Exit.REFUSED,
+    "tombstone-move-illegal": Exit.REFUSED,
+    "tombstone-copy-may-exist": Exit.REFUSED,
+    "run-busy": Exit.REFUSED,
+    "run-state": Exit.REFUSED,
+    "backup-busy": Exit.REFUSED,
+    "backup-none": Exit.REFUSED,
+    "backup-key-gone": Exit.REFUSED,
+    "backup-clocks-disagree": Exit.REFUSED,
+    "backup-server-unsuitable": Exit.REFUSED,
+    "restore-refused": Exit.REFUSED,
+    "restore-state": Exit.REFUSED,
+    "restore-target-not-empty": Exit.REFUSED,
+    "demo-folder-foreign": Exit.REFUSED,
+    "demo-running": Exit.REFUSED,
     "not-instructed": Exit.NOT_INSTRUCTED,
+    # something that must hold does not
+    "erasure-incomplete": Exit.UNPROVEN,
+    "erasure-list-failed": Exit.UNPROVEN,
+    "erasure-mirror-unwritable": Exit.FAILURE,
+    "erasure-list-not-open": Exit.FAILURE,
+    "erasure-entry-invalid": Exit.FAILURE,
+    "backup-chain-broken": Exit.UNPROVEN,
+    "backup-manifest-invalid": Exit.UNPROVEN,
+    "backup-seal-broken": Exit.UNPROVEN,
+    "backup-tampered": Exit.UNPROVEN,
+    "wal-invalid": Exit.UNPROVEN,
+    "restore-not-proved": Exit.UNPROVEN,
+    "restore-schema-leak": Exit.UNPROVEN,
+    "certificate-invalid": Exit.UNPROVEN,
+    "certificate-differs": Exit.UNPROVEN,
+    "demo-failed": Exit.UNPROVEN,
+    # begun, journalled, to be resumed
+    "restore-stream-failed": Exit.PARTIAL,
+    "interrupted": Exit.INTERRUPTED,
 }
 
 
