@@ -8,8 +8,9 @@ nothing left is the tombstone marked effective; until then the erasure is "recor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from obhut.controllers import gate, register
 from obhut.controllers.gate import Permission
@@ -19,10 +20,10 @@ from obhut.datamap.archive import archive
 from obhut.datamap.graph import Graph, require
 from obhut.datamap.load import load
 from obhut.datamap.models import DatabaseMap
-from obhut.erasure import known, ledger
-from obhut.erasure.closure import resolve
+from obhut.erasure import direct, known, ledger
+from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
-from obhut.erasure.execute import Executed, execute
+from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
 from obhut.erasure.plan import Cohort, ErasurePlan, cohort_of, keep_periods
 from obhut.erasure.refusals import ErasureIncompleteError, StaleMapError, SubjectMissingError
 from obhut.erasure.subjects import Found, Person, find, lookup
@@ -33,7 +34,8 @@ from obhut.foundation.faultpoints import reach
 from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
 from obhut.foundation.settings import Settings
 from obhut.postgres.catalogue import read_catalogue
-from obhut.postgres.connections import Session
+from obhut.postgres.connections import Session, retrying
+from obhut.postgres.errors import DatabaseError, ForeignKeyError
 
 MAPS = "maps"  # archive of map versions, in the state directory
 LOCK_TIMEOUT = "10s"
@@ -84,8 +86,10 @@ class Eraser:
         ledger.open_ledger(settings)
         self.mac_key = ledger.fingerprint_key()
         self._archived = False
+        self._owners: dict[tuple[str, ...], str] = {}
+        self._direct: dict[tuple[str, Cohort], direct.DirectPlan | None] = {}
 
-    def __enter__(self) -> Eraser:
+    def __enter__(self) -> Self:
         """Return the eraser; leaving the block closes its session."""
         return self
 
@@ -95,7 +99,11 @@ class Eraser:
 
     @property
     def graph(self) -> Graph:
-        """The data map resolved against the schema as it is now.
+        """The data map resolved against the schema as it was when it was last looked at; see :meth:`checked`."""
+        return self._graph or self.checked()
+
+    def checked(self) -> Graph:
+        """Return the data map resolved against the schema as it is now; one cheap query when nothing has changed.
 
         Raises:
             DataMapError: the map names what is not there.
@@ -107,6 +115,7 @@ class Eraser:
             graph = require(self.database, self.rules, catalogue)
             refuse_unknown(graph)
             self._graph, self._stamp, self._periods = graph, stamp, keep_periods(graph)
+            self._direct.clear()
         return self._graph
 
     def plan(self, kind: str, keys: Sequence[Sequence[str]], action: Action, clock: Clock) -> ErasurePlan:
@@ -116,7 +125,7 @@ class Eraser:
             SubjectMissingError: one of the people is not in the database.
             PlanConflictError: the data map forbids what would happen.
         """
-        graph = self.graph
+        graph = self.checked()
         with self.session.transaction("repeatable read", read_only=True):
             people = self._people(kind, keys)
             tombstones = [self._imagined(kind, person, action, clock) for person in people]
@@ -140,6 +149,9 @@ class Eraser:
         Args:
             kind: subject kind of the data map.
             keys: columns of the subject's primary key as text, in the map's order.
+            action: erase or anonymise.
+            actor: who asks.
+            clock: tells when.
             allow_missing: leave out people who are not in the database instead of refusing.
             permitted: action to ask the gate for; that of the erasure by default.
 
@@ -150,7 +162,8 @@ class Eraser:
         """
         run = RunId(new_id("run"))
         wanted = list(dict.fromkeys(tuple(key) for key in keys))
-        people = lookup(self.session, self.graph, kind, wanted, self.mac_key)
+        graph = self.checked()
+        people = lookup(self.session, graph, kind, wanted, self.mac_key)
         pending = self._without_row(kind, wanted, people, allow_missing=allow_missing)
         asked = permitted or (Permitted.ERASE if action is Action.ERASE else Permitted.ANONYMISE)
         permissions = self._permit(kind, people, asked, actor, clock, run)
@@ -162,7 +175,7 @@ class Eraser:
                 subject_kind=kind,
                 key=person.key,
                 action=action,
-                map_version=self.graph.version,
+                map_version=graph.version,
                 instruction=permission.instruction_id,
                 fingerprint=person.fingerprint,
             )
@@ -184,14 +197,16 @@ class Eraser:
             ErasureIncompleteError: rows came back, so nothing was committed.
             IncarnationConflictError: a row bears a tombstone's key but is perhaps another person; nothing was committed.
         """
-        graph = self.graph
-        numbers = {tombstone.seq for tombstone in tombstones}
-        decisions = {number: found for number, found in ledger.resolutions(self.database).items() if number in numbers}
+        decisions = ledger.resolutions(self.database)
+        later = 0
 
         def people() -> Found:
-            return find(self.session, graph, [tombstones], self.mac_key, clock.now(), decisions)
+            nonlocal later
+            found = find(self.session, self.graph, [tombstones], self.mac_key, clock.now(), decisions)
+            later = found.later
+            return found
 
-        executed = execute(self.session, graph, people)
+        executed = self._short_way(people) or execute(self.session, self.graph, people)
         reach("erase.committed")
         answers: list[Answer] = []
         by_cohort: dict[tuple[Cohort, str], list[Tombstone]] = defaultdict(list)
@@ -199,10 +214,38 @@ class Eraser:
             cohort = cohort_of(self._periods, tombstone.action, tombstone.erased_at, clock.now())
             by_cohort[cohort, tombstone.subject_kind].append(tombstone)
         for (cohort, kind), members in by_cohort.items():
-            keys = self._ours(kind, members)
+            keys = self._ours(kind, members) if later else [tombstone.key for tombstone in members if tombstone.key is not None]
             if keys:
-                answers.extend(verify(self.session, graph, kind, keys, cohort).answers)
+                answers.extend(verify(self.session, self.graph, kind, keys, cohort).answers)
         return executed, Verification(tuple(answers))
+
+    def _short_way(self, people: Callable[[], Found]) -> Executed | None:
+        """Erase in one statement where the map allows it; None when the long way has to be gone."""
+        try:
+            return retrying(lambda: self._directly(people))
+        except ForeignKeyError:
+            return None  # rows outside the plan: the long way tells which
+        except DatabaseError as error:
+            if error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
+                return None
+            raise
+
+    def _directly(self, people: Callable[[], Found]) -> Executed | None:
+        with self.session.transaction("repeatable read"):
+            found = people()
+            plans = [self._direct_plan(seed) for seed in found.seeds]
+            if len(plans) != 1 or plans[0] is None or found.seeds[0].missing:
+                return None
+            planned = direct.run(self.session, plans[0], found)
+        deleted = sum(effect.rows for effect in planned)
+        lsn = Lsn(str(self.session.value("SELECT pg_current_wal_insert_lsn()")))
+        return Executed(Effects({}, {}, planned), found.people, deleted, 0, lsn)
+
+    def _direct_plan(self, seed: Seed) -> direct.DirectPlan | None:
+        wanted = (seed.subject.kind, seed.cohort)
+        if wanted not in self._direct:
+            self._direct[wanted] = direct.compile_plan(self.graph, seed.subject, seed.cohort)
+        return self._direct[wanted]
 
     # -- steps ----------------------------------------------------------------------------------------------------------------
 
@@ -233,10 +276,10 @@ class Eraser:
         granted: dict[int, Permission] = {}
         for indexes in by_controller.values():
             subjects = [SubjectRef(kind, people[index].key) for index in indexes]
-            owner = register.find_controller(self.database, people[indexes[0]].controller_key)
+            owner = self._owner(people[indexes[0]].controller_key)
             permissions = gate.permit_subjects(
                 wanted,
-                controller_id=owner.id if owner else "",
+                controller_id=owner,
                 database=self.database,
                 subjects=subjects,
                 actor=actor,
@@ -245,6 +288,15 @@ class Eraser:
             )
             granted.update(zip(indexes, permissions, strict=True))
         return [granted[index] for index in range(len(people))]
+
+    def _owner(self, key: tuple[str, ...]) -> str:
+        """Return the id of a registered controller, which never changes; "" makes the gate refuse."""
+        if key not in self._owners:
+            found = register.find_controller(self.database, key)
+            if found is None:
+                return ""
+            self._owners[key] = found.id
+        return self._owners[key]
 
     def _ours(self, kind: str, tombstones: Sequence[Tombstone]) -> list[tuple[str, ...]]:
         """Leave out keys that now belong to somebody else: their rows are not to be gone."""
@@ -332,6 +384,7 @@ def finish(settings: Settings, database: str, clock: Clock, *, chunk: int = 10_0
             by_kind: dict[tuple[str, Action], list[Tombstone]] = defaultdict(list)
             for tombstone in tombstones:
                 by_kind[tombstone.subject_kind, tombstone.action].append(tombstone)
+            eraser.checked()
             for (kind, action), members in by_kind.items():
                 executed, verification = eraser.carry_out(members, clock)
                 run = RunId(new_id("run"))
