@@ -111,6 +111,14 @@ def sweep(directory: Path, *, only: str | None = None) -> int:
     return ended
 
 
+def alive(record: Path) -> bool:
+    """Whether anything of a recorded group lives."""
+    try:
+        return bool(members(str(json.loads(record.read_text(encoding="utf-8"))["token"])))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def members(token: str) -> list[int]:
     """Return the processes that carry a token."""
     wanted = f"{_TOKEN}={token}".encode()

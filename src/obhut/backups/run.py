@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from obhut.backups import check as checks
@@ -37,6 +38,7 @@ from obhut.foundation.clock import Clock, SystemClock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
+from obhut.journal.errors import RunStateError
 from obhut.journal.states import RunKind, RunState
 
 RECEIVER: Final = "receiver"
@@ -49,6 +51,12 @@ class ClocksDisagreeError(ObhutError):
     """This machine and the protected server tell different times, so the age of a backup is not known."""
 
     code = "backup-clocks-disagree"
+
+
+class SlotTakenError(ObhutError):
+    """The replication slot is read by a program that is not this installation's receiver."""
+
+    code = "backup-slot-taken"
 
 
 class Wanted(StrEnum):
@@ -105,6 +113,7 @@ def run(settings: Settings, database: str, wanted: Wanted, actor: Actor, clock: 
     workshop = open_workshop(settings, database)
     permissions = _permit(workshop, actor, clock)
     with locks.exclusive(workshop.repository.root, locks.RUN):
+        _close_killed(database, RunKind.BACKUP, clock)
         facts, archive, engine = workshop.present()
         if wanted is Wanted.AUTO and not _unfinished(archive, engine):
             due = _due(workshop, archive, engine, facts, clock)
@@ -253,24 +262,35 @@ def stop(settings: Settings, database: str, *, drop_slot: bool = False) -> bool:
 
 
 def ensure_receiver(workshop: Workshop, engine: Engine, archive: Archive) -> None:
-    """Start the WAL receiver in the background unless one is connected, and wait until it streams.
+    """Start the WAL receiver in the background unless ours is connected, and wait until it streams.
 
     Raises:
+        SlotTakenError: somebody else reads the slot.
         EngineError: it does not get through.
     """
     with source.opened(workshop.database.url) as server:
-        state = server.slot(workshop.slot)
-        if state is not None and state.active:
-            return
+        deadline = time.monotonic() + _RECEIVER_PATIENCE
+
+        def active() -> bool:
+            state = server.slot(workshop.slot)
+            return state is not None and state.active
+
+        while processes.alive(archive.layout.run / RECEIVER) and time.monotonic() < deadline:
+            if active():
+                return
+            time.sleep(0.1)
+        # The server notices only after a moment that a killed receiver is gone.
+        if not _until(lambda: not active(), _RECEIVER_PATIENCE):
+            raise SlotTakenError(
+                f"another program reads replication slot {workshop.slot}",
+                "Does another installation of Obhut back up this server? Stop it there, or the WAL is torn between two repositories.",
+            )
         child = engine.receiver()
         deadline = time.monotonic() + _RECEIVER_PATIENCE
-        while time.monotonic() < deadline:
-            state = server.slot(workshop.slot)
-            if state is not None and state.active:
+        while child.running and time.monotonic() < deadline:
+            if active():
                 child.detach()
                 return
-            if not child.running:
-                break
             time.sleep(0.05)
     child.end()
     raise EngineError(
@@ -282,13 +302,13 @@ def ensure_receiver(workshop: Workshop, engine: Engine, archive: Archive) -> Non
 def _first_wal(workshop: Workshop, archive: Archive, engine: Engine, clock: Clock) -> None:
     """Bring one segment into a new archive: the engine refuses to take a base backup before it has seen WAL arrive."""
     layout = archive.layout
-    if layout.wals.is_dir() and any(entry.is_dir() for entry in layout.wals.iterdir()):
+    if _finished(layout.wals):
         return
     with source.opened(workshop.database.url) as server:
         server.beat()
         server.switch_wal()
         server.beat()  # the receiver closes a segment when the next one begins
-    arrived = _until(lambda: any(not path.name.endswith(".partial") for path in layout.streaming.iterdir()), _WAL_PATIENCE)
+    arrived = _until(lambda: _finished(layout.streaming) or _finished(layout.wals), _WAL_PATIENCE)
     if not arrived:
         raise EngineError(
             "no WAL segment arrived within a minute",
@@ -339,6 +359,14 @@ def _end_orphans(archive: Archive) -> int:
     return sum(processes.sweep(archive.layout.run, only=name) for name in ("backup", "slot"))
 
 
+def _close_killed(database: str, kind: RunKind, clock: Clock) -> None:
+    """Journal as failed what a killed process left as running: a backup is not resumed, the next one takes its place."""
+    for left in runs.list_runs(kind=kind, database=database, state=RunState.RUNNING):
+        if not runs.alive(left):
+            with suppress(RunStateError):
+                runs.finish(left, RunState.FAILED, "killed", clock=clock)
+
+
 def _seal_finished(workshop: Workshop, archive: Archive, engine: Engine, clock: Clock) -> int:
     """Seal copies that a killed run had finished; what fails its manifest goes."""
     sealed = 0
@@ -368,6 +396,12 @@ def _await_wal(workshop: Workshop, archive: Archive, engine: Engine, backup_id: 
     return state()
 
 
+def _finished(directory: Path) -> bool:
+    """Whether a directory holds finished segments (or directories of them)."""
+    skipped = (".partial", ".tmp", ".db", ".history")
+    return directory.is_dir() and any(not path.name.endswith(skipped) for path in directory.iterdir())
+
+
 def _until(condition: Callable[[], bool], patience: float) -> bool:
     deadline = time.monotonic() + patience
     while not condition():
@@ -380,6 +414,7 @@ def _until(condition: Callable[[], bool], patience: float) -> bool:
 def _expire(workshop: Workshop, engines: list[tuple[Archive, Engine]], actor: Actor, clock: Clock, *, busy: bool) -> expiry.Expired:
     repository, name = workshop.repository, workshop.database.name
     decided = expiry.plan(repository, engines, workshop.rules, clock, busy=busy)
+    _close_killed(name, RunKind.EXPIRE, clock)
     journal = runs.begin(RunKind.EXPIRE, name, actor, clock, {"removals": len(decided.removals), "busy": busy})
     with runs.guarded(journal, clock):
         with runs.step(journal, "remove", clock) as step:
