@@ -125,7 +125,9 @@ def test_server_judges_the_values(server: Any) -> None:
     with server.session() as session:
         session.execute("CREATE DOMAIN postal AS text CHECK (VALUE ~ '^[0-9]{5}$')")
         session.execute("CREATE TABLE shop (id int PRIMARY KEY)")
-        session.execute("CREATE TABLE person (id int PRIMARY KEY, shop_id int NOT NULL REFERENCES shop, plz postal, age int CHECK (age > 17), made date)")
+        session.execute(
+            "CREATE TABLE person (id int PRIMARY KEY, shop_id int NOT NULL REFERENCES shop, plz postal, age int CHECK (age > 17), made date)"
+        )
     text = """\
 obhut: 1
 databases:
@@ -148,7 +150,7 @@ databases:
 
 
 def test_command_line(database: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """check answers 5 on an error and 0 on a clean map; show writes pictures; nothing is overwritten."""
+    """The check answers 5 on an error and 0 on a clean map; show writes pictures; nothing is overwritten."""
     fill_pagila(database)
     common = ["pagila", "--url", database.url, "--map", str(PAGILA_MAP)]
     assert main(["--json", "datamap", "check", *common]) == 0

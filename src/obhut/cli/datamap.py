@@ -109,7 +109,9 @@ def _create(target: Path, text: str) -> None:
     except FileExistsError:
         raise FileExistsAlreadyError(f"{target} is there already", "Name another file; none is overwritten.") from None
     except OSError as error:
-        raise UsageError(f"{target} cannot be written ({os.strerror(error.errno or 0)})", "Name a file in a directory that you may write to.") from None
+        raise UsageError(
+            f"{target} cannot be written ({os.strerror(error.errno or 0)})", "Name a file in a directory that you may write to."
+        ) from None
 
 
 @app.command
@@ -163,7 +165,13 @@ def _show_findings(located: list[Located], counts: dict[str, int], catalogue: Ca
     styles = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "dim"}
     for item in located:
         severity = item.finding.severity
-        out.say("{place}: {severity}: {fact}", place=f"{item.file}:{item.position.line}", severity=severity, fact=item.finding.fact, style=styles[severity])
+        out.say(
+            "{place}: {severity}: {fact}",
+            place=f"{item.file}:{item.position.line}",
+            severity=severity,
+            fact=item.finding.fact,
+            style=styles[severity],
+        )
         out.say("    {todo}", todo=item.finding.todo)
     columns = sum(len(table.columns) for table in catalogue.roots)
     sentence = "{tables} tables, {columns} columns: {errors} errors, {warnings} warnings."
@@ -176,7 +184,9 @@ def show(
     *,
     subject: Annotated[str | None, Parameter(help="One kind of data subject; default: all.")] = None,
     anonymise: Annotated[bool, Parameter(help="Show what an anonymisation does instead of an erasure.")] = False,
-    picture: Annotated[Path | None, Parameter(name="--svg", help="Write the graph as SVG; with several kinds, one file each (name-kind.svg).")] = None,
+    picture: Annotated[
+        Path | None, Parameter(name="--svg", help="Write the graph as SVG; with several kinds, one file each (name-kind.svg).")
+    ] = None,
     url: Url = None,
     map_file: MapFile = None,
 ) -> None:

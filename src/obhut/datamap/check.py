@@ -62,4 +62,6 @@ def require_clean(findings: Sequence[Finding]) -> None:
 
 def _sorted(findings: list[Finding]) -> list[Finding]:
     unique = {(finding.code, finding.where, finding.fact): finding for finding in findings}
-    return sorted(unique.values(), key=lambda finding: (finding.severity.rank, [str(step) for step in finding.where], finding.code, finding.fact))
+    return sorted(
+        unique.values(), key=lambda finding: (finding.severity.rank, [str(step) for step in finding.where], finding.code, finding.fact)
+    )

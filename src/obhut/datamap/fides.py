@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from obhut.datamap import positions, vocabulary
-from obhut.datamap.models import DatabaseMap, LinkRule, TableRule, Verb
+from obhut.datamap.models import DatabaseMap, LinkRule, SubjectRule, TableRule, Verb
 from obhut.datamap.proposal import ColumnProposal, LinkProposal, Proposal, SubjectProposal, TableProposal
 from obhut.foundation.errors import ObhutError
 
@@ -59,7 +59,9 @@ def to_fides(database: str, rules: DatabaseMap) -> tuple[str, list[Loss]]:
     try:
         Dataset(**json.loads(json.dumps(content)))
     except (ValidationError, ValueError):
-        raise FidesFormatError(f"the map of {database} has a name that Fideslang refuses", "Names there hold letters, digits and . _ - only.") from None
+        raise FidesFormatError(
+            f"the map of {database} has a name that Fideslang refuses", "Names there hold letters, digits and . _ - only."
+        ) from None
     yaml = YAML()
     yaml.width = 120
     text = io.StringIO()
@@ -79,32 +81,40 @@ def _collection(name: str, rule: TableRule, database: str, rules: DatabaseMap, l
     harmless = () if rule.not_personal == "*" else rule.not_personal
     if rule.not_personal == "*" or not rule.personal:
         losses.append(Loss(name, "columns that are not personal are not listed one by one"))
-    fields: list[dict[str, Any]] = []
-    for column in dict.fromkeys([*rule.columns, *harmless, *keys, *references]):
-        meta: dict[str, Any] = {}
-        if column in keys:
-            meta["primary_key"] = True
-        if column in references:
-            meta["references"] = references[column]
-        if any(column in subject.identifiers for subject in subjects.values()) and column in rule.columns:
-            meta["identity"] = rule.columns[column].category.rsplit(".", 1)[-1]
-        entry: dict[str, Any] = {"name": column}
-        if column in rule.columns:
-            entry["data_categories"] = [rule.columns[column].category]
-            meta |= _masking(name, column, rule, losses)
-        if meta:
-            entry["fides_meta"] = meta
-        fields.append(entry)
+    fields = [
+        _field_of(name, column, rule, subjects, references.get(column), losses)
+        for column in dict.fromkeys([*rule.columns, *harmless, *keys, *references])
+    ]
     collection: dict[str, Any] = {"name": name, "fields": fields}
     if rule.note:
         collection["description"] = rule.note
     if rule.erase and rule.erase.verb is Verb.DELETE:
         collection["fides_meta"] = {"masking_strategy_override": {"strategy": "delete"}}
     elif rule.erase and rule.erase.verb is not Verb.ANONYMISE:
-        losses.append(Loss(name, f"the treatment {rule.erase.verb}" + (f" ({rule.erase.ground}, {rule.erase.period})" if rule.erase.ground else "")))
+        losses.append(
+            Loss(name, f"the treatment {rule.erase.verb}" + (f" ({rule.erase.ground}, {rule.erase.period})" if rule.erase.ground else ""))
+        )
     if not rule.personal:
         collection["fides_meta"] = {"skip_processing": True}
     return collection
+
+
+def _field_of(
+    name: str, column: str, rule: TableRule, subjects: dict[str, SubjectRule], references: list[dict[str, str]] | None, losses: list[Loss]
+) -> dict[str, Any]:
+    meta: dict[str, Any] = {}
+    if any(column in subject.key for subject in subjects.values()):
+        meta["primary_key"] = True
+    if references:
+        meta["references"] = references
+    entry: dict[str, Any] = {"name": column}
+    if column in rule.columns:
+        category = rule.columns[column].category
+        if any(column in subject.identifiers for subject in subjects.values()):
+            meta["identity"] = category.rsplit(".", 1)[-1]
+        entry["data_categories"] = [category]
+        meta |= _masking(name, column, rule, losses)
+    return {**entry, "fides_meta": meta} if meta else entry
 
 
 def _masking(name: str, column: str, rule: TableRule, losses: list[Loss]) -> dict[str, Any]:
@@ -197,7 +207,9 @@ def _own(content: object, number: int) -> DatabaseMap:
     try:
         return DatabaseMap.model_validate(content)
     except ValidationError:
-        raise FidesFormatError(f"the meta of dataset number {number} was changed", "Remove meta: obhut to import only what Fideslang says.") from None
+        raise FidesFormatError(
+            f"the meta of dataset number {number} was changed", "Remove meta: obhut to import only what Fideslang says."
+        ) from None
 
 
 def _foreign(name: str, dataset: Dataset) -> tuple[Proposal, list[Loss]]:
@@ -209,7 +221,9 @@ def _foreign(name: str, dataset: Dataset) -> tuple[Proposal, list[Loss]]:
         if identities:
             table = _qualified(collection.name)
             keys = tuple(field.name for field in collection.fields if field.fides_meta and field.fides_meta.primary_key)
-            decide = ["which column leads to the controller, and which one tells this person from the next with the same key (incarnation)?"]
+            decide = [
+                "which column leads to the controller, and which one tells this person from the next with the same key (incarnation)?"
+            ]
             kind = "_".join(vocabulary.words(collection.name)[-1:]).removesuffix("s") or "person"
             named = kind if all(kind != other.kind for other in subjects) else f"{kind}_{len(subjects)}"
             subjects.append(SubjectProposal(named, table, keys, None, None, None, tuple(field.name for field in identities), (), decide))
@@ -229,7 +243,7 @@ def _qualified(collection: str) -> str:
     return collection if collection.count(".") == 1 else f"public.{collection.replace('.', '_')}"
 
 
-def _table(name: str, collection: Any, dataset: Dataset, losses: list[Loss]) -> TableProposal:  # noqa: ANN401 - fideslang's model
+def _table(name: str, collection: Any, dataset: Dataset, losses: list[Loss]) -> TableProposal:
     table = TableProposal(_qualified(name))
     for field in collection.fields:
         _field(table, field, [*(collection.data_categories or []), *(dataset.data_categories or [])], str(dataset.fides_key), losses)
@@ -269,7 +283,7 @@ def _field(table: TableProposal, field: DatasetField, inherited: Iterable[str], 
                 losses.append(Loss(where, word))
 
 
-def _reference(table: TableProposal, mine: str, reference: Any, dataset: str, losses: list[Loss]) -> None:  # noqa: ANN401 - fideslang's model
+def _reference(table: TableProposal, mine: str, reference: Any, dataset: str, losses: list[Loss]) -> None:
     where = f"{table.name}.{mine}"
     if str(reference.dataset) != dataset:
         losses.append(Loss(where, f"a reference into another dataset ({reference.dataset})"))
@@ -283,7 +297,7 @@ def _reference(table: TableProposal, mine: str, reference: Any, dataset: str, lo
         table.links.append(LinkProposal(_qualified(parent), f"columns: {{{json.dumps(mine)}: {json.dumps(theirs)}}}"))
 
 
-def _rule(meta: Any) -> str:  # noqa: ANN401 - fideslang's model
+def _rule(meta: Any) -> str:
     override = meta.masking_strategy_override if meta else None
     if override is None or override.strategy == "null_rewrite":
         return "null"

@@ -41,5 +41,7 @@ class DataMapError(ObhutError):
     def __init__(self, findings: Sequence[Finding]) -> None:
         first = findings[0]
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        super().__init__(f"the data map does not fit: {first.fact}{more}", 'Run "obhut datamap check" for every finding with file and line.')
+        super().__init__(
+            f"the data map does not fit: {first.fact}{more}", 'Run "obhut datamap check" for every finding with file and line.'
+        )
         self.findings = tuple(findings)

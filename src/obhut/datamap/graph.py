@@ -121,7 +121,9 @@ class Graph:
         """
         if kind not in self.subjects:
             known = ", ".join(self.subjects)
-            raise DataMapError([Finding("subject-unknown", (self.database, "subjects"), f"there is no subject kind {kind}", f"Use one of: {known}.")])
+            raise DataMapError(
+                [Finding("subject-unknown", (self.database, "subjects"), f"there is no subject kind {kind}", f"Use one of: {known}.")]
+            )
         return self.subjects[kind]
 
 
@@ -197,7 +199,9 @@ class _Resolver:
     def _has(self, table: Table, columns: Iterable[str], where: tuple[str | int, ...]) -> bool:
         missing = [name for name in columns if name not in table.by_name]
         for name in missing:
-            self.fail("column-missing", (*where, name), f"{table.full_name} has no column {name}", "Correct the name, or remove it from the map.")
+            self.fail(
+                "column-missing", (*where, name), f"{table.full_name} has no column {name}", "Correct the name, or remove it from the map."
+            )
         return not missing
 
     def _controller(self) -> tuple[int, tuple[str, ...]]:
@@ -333,7 +337,12 @@ class _Resolver:
         else:
             hops = rule.controller
         if not hops and table.full_name != self.rules.controller.table:
-            self.fail("controller-missing", where, f"the path from {rule.table} to its controller is missing", "Write controller: {my_column: key}.")
+            self.fail(
+                "controller-missing",
+                where,
+                f"the path from {rule.table} to its controller is missing",
+                "Write controller: {my_column: key}.",
+            )
         path: list[Link] = []
         for index, hop in enumerate(hops):
             link = self._link(table, hop, (*where, "controller", index), None)
@@ -342,7 +351,9 @@ class _Resolver:
             path.append(link)
             table = self.catalogue.tables[link.parent]
         if path and table.full_name != self.rules.controller.table:
-            self.fail("controller-missing", where, f"the path ends at {table.full_name}", f"Its last hop leads to {self.rules.controller.table}.")
+            self.fail(
+                "controller-missing", where, f"the path ends at {table.full_name}", f"Its last hop leads to {self.rules.controller.table}."
+            )
         return path
 
     def _references(self, nodes: dict[int, TableNode]) -> Iterable[Reference]:
@@ -368,5 +379,5 @@ def _default_when_anonymised(erase: Treatment | None) -> Treatment | None:
     return Treatment(verb=Verb.ANONYMISE)
 
 
-def _text(value: str | int | bool) -> str:
+def _text(value: str | int | bool) -> str:  # noqa: FBT001 - a YAML scalar
     return ("true" if value else "false") if isinstance(value, bool) else str(value)

@@ -56,7 +56,9 @@ class LoadedMap:
         """
         if name not in self.map.databases:
             known = ", ".join(self.map.databases)
-            finding = Finding("database-unknown", (name,), f"{self.path.name} does not describe the database {name}", f"It describes: {known}.")
+            finding = Finding(
+                "database-unknown", (name,), f"{self.path.name} does not describe the database {name}", f"It describes: {known}."
+            )
             raise DataMapError([finding])
         return self.map.databases[name]
 
@@ -123,10 +125,7 @@ def _written(location: Sequence[str | int], value: object) -> list[str | int]:
     steps: list[str | int] = []
     current: Any = value
     for step in location:
-        if isinstance(current, dict) and step in current:
-            current = current[step]
-            steps.append(step)
-        elif isinstance(current, list) and isinstance(step, int) and step < len(current):
+        if positions.has(current, step):
             current = current[step]
             steps.append(step)
     return steps
@@ -134,7 +133,7 @@ def _written(location: Sequence[str | int], value: object) -> list[str | int]:
 
 def _subject(written: Sequence[str | int]) -> str:
     """Return what the message is about, in the words of the file."""
-    if len(written) >= 4 and written[0] == "databases" and written[2] in {"tables", "subjects"}:  # noqa: PLR2004 - databases, name, tables, table
+    if len(written) >= 4 and written[0] == "databases" and written[2] in {"tables", "subjects"}:
         kind = "table" if written[2] == "tables" else "subject"
         rest = "".join(f" {step}" if isinstance(step, str) else f" number {step + 1}" for step in written[4:])
         return f"{kind} {written[3]}{rest}: "
@@ -166,7 +165,7 @@ def _pattern(pattern: str, written: Sequence[str | int]) -> tuple[str, str]:
     if pattern.startswith("^P"):
         return "a period is an ISO 8601 duration", "Write P10Y, P6M, P4W or P30D."
     if pattern.startswith(r"^\$"):
-        return "a JSON path starts with $ and has names and [*] only", "Write $.guests[*].id, and quote other names: $.\"my key\"."
+        return "a JSON path starts with $ and has names and [*] only", 'Write $.guests[*].id, and quote other names: $."my key".'
     if pattern.startswith("^[a-z]"):
         return "a category has lower-case words joined by dots", "Write user.contact.email, for instance."
     return f"{name} is no table name", "Write schema and table: public.customer."

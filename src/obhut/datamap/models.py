@@ -44,7 +44,7 @@ class Treatment(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_forms(cls, value: Any) -> Any:  # noqa: ANN401 - what YAML gives
+    def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"verb": value}
         if isinstance(value, dict) and "keep" in value:
@@ -80,7 +80,7 @@ class Anonymisation(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_forms(cls, value: Any) -> Any:  # noqa: ANN401 - what YAML gives
+    def _short_forms(cls, value: Any) -> Any:
         if value is None:
             return {"way": "null"}
         if isinstance(value, str):
@@ -117,7 +117,7 @@ class ColumnRule(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_forms(cls, value: Any) -> Any:  # noqa: ANN401 - what YAML gives
+    def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"category": value}
         if isinstance(value, dict) and "anonymise" in value and value["anonymise"] is None:

@@ -18,6 +18,7 @@ from obhut.foundation.language import text
 _BOX_WIDTH, _BOX_HEIGHT, _GAP_Y, _GAP_X, _MARGIN = 226, 42, 12, 190, 28
 _HEAD = 76
 _SWEEPS = 6
+_FONT = 'font-family="DejaVu Sans, Verdana, Arial, sans-serif" font-size="12" role="img"'
 _LABEL = 19  # letters of a link's columns beside its arrow
 _LETTERS = 30  # of the box's name at its size of type
 # Fill and line for each treatment; chosen to be told apart in grey, too.
@@ -44,10 +45,9 @@ def svg(shown: Outline) -> str:
     """Return the picture of one subject kind as an SVG document."""
     boxes = {stop.table: _Box(stop, stop.distance) for stop in shown.stops}
     columns = _columns(boxes, shown.ways)
-    width, height = _place(columns, boxes)
+    wide, high = (round(length) for length in _place(columns, boxes))
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
-        ' font-family="DejaVu Sans, Verdana, Arial, sans-serif" font-size="12" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {_FONT} width="{wide}" height="{high}" viewBox="0 0 {wide} {high}">',
         f"<title>{escape(_title(shown))}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<text x="{_MARGIN}" y="34" font-size="17" font-weight="bold">{escape(_title(shown))}</text>',
@@ -118,9 +118,10 @@ def _box(box: _Box, drawn: dict[tuple[str, str], list[Way]]) -> list[str]:
     ways = [way for (_, far), found in drawn.items() if far == stop.table for way in found]
     hint = "\n".join([stop.table, *(f"{way.near} ← {way.label}: {text(way.treatment or 'nothing')}" for way in ways), *stop.columns])
     dash = ' stroke-dasharray="5 3"' if stop.treatment == Verb.DELETE_IF_ORPHANED else ""
+    paint = f'fill="{fill}" stroke="{line}" stroke-width="{2.4 if box.layer == 0 else 1.3}"'
     return [
-        f'<g><title>{escape(hint)}</title><rect x="{box.x:.1f}" y="{box.y:.1f}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="6" fill="{fill}"'
-        f' stroke="{line}" stroke-width="{2.4 if box.layer == 0 else 1.3}"{dash}/>',
+        f"<g><title>{escape(hint)}</title>",
+        f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="6" {paint}{dash}/>',
         f'<text x="{box.x + 10:.1f}" y="{box.y + 19:.1f}" font-weight="bold">{escape(_short(stop.table))}</text>',
         f'<text x="{box.x + 10:.1f}" y="{box.y + 36:.1f}" font-size="11" fill="{line}">{escape(_effect(stop))}</text></g>',
     ]
@@ -143,7 +144,8 @@ def _edge(near: _Box, far: _Box, ways: Sequence[Way], entry: float) -> str:
     dash = ' stroke-dasharray="5 3"' if ways[0].shared else ' stroke-dasharray="2 3"' if ways[0].treatment == Verb.UNLINK else ""
     label = " / ".join(way.label for way in ways)
     title = f"<title>{escape(f'{near.stop.table} ← {far.stop.table}: {label}')}</title>"
-    return f'<g fill="none" stroke="{colour}" stroke-width="1.3" opacity="0.75">{title}<path d="{_curve(near, far, entry)}"{dash}/>{_arrow(near, far, entry, colour)}</g>{_label(near, far, entry, label)}'
+    lines = f'{title}<path d="{_curve(near, far, entry)}"{dash}/>{_arrow(near, far, entry, colour)}'
+    return f'<g fill="none" stroke="{colour}" stroke-width="1.3" opacity="0.75">{lines}</g>{_label(near, far, entry, label)}'
 
 
 def _curve(near: _Box, far: _Box, y2: float) -> str:
@@ -186,6 +188,7 @@ def _legend(treatments: set[str]) -> list[str]:
         if treatment not in treatments:
             continue
         word = text(treatment or "nothing")
-        out.append(f'<rect x="{x:.0f}" y="47" width="14" height="14" rx="3" fill="{fill}" stroke="{line}"/><text x="{x + 20:.0f}" y="58">{escape(word)}</text>')
+        out.append(f'<rect x="{x:.0f}" y="47" width="14" height="14" rx="3" fill="{fill}" stroke="{line}"/>')
+        out.append(f'<text x="{x + 20:.0f}" y="58">{escape(word)}</text>')
         x += 44 + 7.5 * len(word)
     return out

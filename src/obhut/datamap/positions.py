@@ -58,9 +58,7 @@ class Positions:
         current: Any = self._value
         found: Path = ()
         for step in path:
-            if isinstance(current, dict) and step in current:
-                current, found = current[step], (*found, step)
-            elif isinstance(current, list) and isinstance(step, int) and step < len(current):
+            if has(current, step):
                 current, found = current[step], (*found, step)
             elif isinstance(step, str) and (nearer := _named(current, step)) is not None:
                 found = (*found, *nearer)
@@ -70,11 +68,18 @@ class Positions:
         return self._places.get(found, Position(1, 1))
 
 
+def has(value: object, step: object) -> bool:
+    """Whether a mapping has the key, or a list the place."""
+    return (isinstance(value, dict) and step in value) or (isinstance(value, list) and isinstance(step, int) and step < len(value))
+
+
 def _named(value: object, name: str, depth: int = 4) -> Path | None:
     """Return the path below a value to the key or the scalar that is this name."""
-    pairs: list[tuple[str | int, Any]] = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    pairs: list[tuple[str | int, Any]] = list(
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
     for key, content in pairs:
-        if key == name or content == name:
+        if name in (key, content):
             return (key,)
     if depth:
         for key, content in pairs:
@@ -95,11 +100,19 @@ def read(text: str) -> tuple[object, Positions, list[Problem]]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
-        return None, Positions({}, None), [Problem(position, (), f"this is not YAML: {_words(error)}", "Correct the line; is it indented like its neighbours?")]
+        return (
+            None,
+            Positions({}, None),
+            [Problem(position, (), f"this is not YAML: {_words(error)}", "Correct the line; is it indented like its neighbours?")],
+        )
     except (YAMLError, ValueError):
         return None, Positions({}, None), [Problem(Position(1, 1), (), "this is not YAML", "Is it a text file in UTF-8?")]
     if root is None:
-        return None, Positions({}, None), [Problem(Position(1, 1), (), "the file is empty", 'Let "obhut datamap suggest" write a first one.')]
+        return (
+            None,
+            Positions({}, None),
+            [Problem(Position(1, 1), (), "the file is empty", 'Let "obhut datamap suggest" write a first one.')],
+        )
     reader = _Reader()
     value = reader.value(root, (), 0)
     return value, Positions(reader.places, value), reader.problems
@@ -120,7 +133,7 @@ class _Reader:
     def _fail(self, node: Node, path: Path, fact: str, todo: str) -> None:
         self.problems.append(Problem(_position(node), path, fact, todo))
 
-    def value(self, node: Node, path: Path, depth: int) -> Any:  # noqa: ANN401 - what YAML holds
+    def value(self, node: Node, path: Path, depth: int) -> Any:
         if self._full:
             return None
         self._count += 1

@@ -19,13 +19,14 @@ _SHARE: Final = 0.5
 _TIMEOUT: Final = "5s"
 _TEXT: Final = {"text", "character varying", "character", "citext"}
 
+_STREET: Final = r"^[[:alpha:]äöüÄÖÜß .-]{3,}(str\.|straße|strasse|weg|platz|allee|gasse|ring|ufer|damm) ?[0-9]+ ?[a-z]?$"
 # Category and what most values of such a column look like (POSIX regular expressions, whole value).
 _PATTERNS: Final = {
     "user.contact.email": r"^[^@[:space:]]+@[^@[:space:]]+\.[A-Za-z]{2,}$",
     "user.financial.bank_account": r"^[A-Z]{2}[0-9]{2} ?([A-Z0-9]{4} ?){2,7}[A-Z0-9]{1,4}$",
     "user.device.ip_address": r"^([0-9]{1,3}\.){3}[0-9]{1,3}$|^[0-9a-fA-F]{0,4}(:[0-9a-fA-F]{0,4}){2,7}$",
     "user.contact.phone_number": r"^(\+|00|0)[0-9][0-9 ()/.-]{5,18}[0-9]$",
-    "user.contact.address.street": r"^[[:alpha:]äöüÄÖÜß .-]{3,}(str\.|straße|strasse|weg|platz|allee|gasse|ring|ufer|damm) ?[0-9]+ ?[a-z]?$",
+    "user.contact.address.street": _STREET,
     "user.authorization.password": r"^(\$2[aby]\$|\$argon2|pbkdf2_|\$6\$|scrypt:)",
 }
 
@@ -76,7 +77,7 @@ def _source(table: Table, pages: int) -> Composed:
     """The whole of a small table; pages from all over a large one, never only its beginning."""
     per_page = max(1, table.estimated_rows // max(1, pages))
     wanted = 100.0 * (2 * ROWS / per_page) / max(1, pages)
-    if pages == 0 or wanted >= 100:  # noqa: PLR2004 - per cent
+    if pages == 0 or wanted >= 100:
         return table.relation
     return SQL("{} TABLESAMPLE SYSTEM ({})").format(table.relation, Literal(wanted))
 

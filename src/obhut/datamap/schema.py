@@ -18,10 +18,9 @@ def schema() -> dict[str, Any]:
     definitions = generated["$defs"]
     definitions["Treatment"] = _treatment(definitions["Treatment"])
     definitions["Anonymisation"] = _anonymisation(definitions["Anonymisation"])
-    definitions["ColumnRule"] = {
-        "anyOf": [{"type": "string", "description": "the category alone", "pattern": definitions["ColumnRule"]["properties"]["category"]["pattern"]},
-                  definitions["ColumnRule"]],
-    }  # fmt: skip
+    column = definitions["ColumnRule"]
+    alone = {"type": "string", "description": "the category alone", "pattern": column["properties"]["category"]["pattern"]}
+    definitions["ColumnRule"] = {"anyOf": [alone, column]}
     for word in ("CanaryRow", "SharedBy"):
         definitions[word].setdefault("additionalProperties", False)
     return {
@@ -62,7 +61,8 @@ def _anonymisation(full: dict[str, Any]) -> dict[str, Any]:
         ("json", _json_paths(full)),
     ]
     forms = [
-        {"type": "object", "additionalProperties": False, "required": [word], "properties": {word: content}, "title": word} for word, content in one
+        {"type": "object", "additionalProperties": False, "required": [word], "properties": {word: content}, "title": word}
+        for word, content in one
     ]
     bare = {"enum": [None, "null", "empty", "default"], "description": "null, an empty value, or the column's default"}
     return {"description": full.get("description", ""), "anyOf": [bare, *forms, full]}

@@ -23,6 +23,23 @@ _TEMPORAL: Final = {"date", "timestamp without time zone", "timestamp with time 
 _TEXT: Final = {"text", "character varying", "character", "citext"}
 _JSON: Final = {"json", "jsonb"}
 _TYPE_SUFFIXES: Final = ("_type", "_kind", "_class", "_typ")
+# Tables that the law may want kept for years.
+_BOOKS: Final = frozenset(
+    (
+        "invoice",
+        "invoices",
+        "rechnung",
+        "rechnungen",
+        "payment",
+        "payments",
+        "zahlung",
+        "zahlungen",
+        "order",
+        "orders",
+        "buchung",
+        "bookkeeping",
+    )
+)
 Samples = Mapping[int, Mapping[str, Sample]]
 
 
@@ -100,7 +117,11 @@ class _Suggestion:
         guess = named or (vocabulary.Guess(commented.category, False, "its comment says so") if commented and commented.strong else None)
         if guess is None or (column.base_type == "boolean"):
             return None
-        fits = column.base_type in _TEXT | _JSON | {"bytea"} or column.category in {"A", "E", "U"} or (guess.strong and column.base_type not in _HARMLESS_TYPES)
+        fits = (
+            column.base_type in _TEXT | _JSON | {"bytea"}
+            or column.category in {"A", "E", "U"}
+            or (guess.strong and column.base_type not in _HARMLESS_TYPES)
+        )
         return guess if fits or (guess.strong and column.base_type in {"bigint", "numeric", "integer", "date"}) else None
 
     # -- who ------------------------------------------------------------------------------------------------------------------
@@ -111,11 +132,14 @@ class _Suggestion:
         scored: list[tuple[int, str, Table]] = []
         for table in self.tables:
             strong = {guess.category for guess in self.guesses[table.oid].values() if guess.strong}
-            named = bool(set(vocabulary.words(table.name)) & vocabulary.SUBJECT_WORDS) and not set(vocabulary.words(table.name)) & vocabulary.EVENT_WORDS
+            named = (
+                bool(set(vocabulary.words(table.name)) & vocabulary.SUBJECT_WORDS)
+                and not set(vocabulary.words(table.name)) & vocabulary.EVENT_WORDS
+            )
             contact = any(category.startswith(("user.contact.email", "user.account", "user.authorization.password")) for category in strong)
             person = any(category.startswith("user.name") for category in strong)
             score = 3 * named + 2 * contact + 2 * person + min(2, self.incoming[table.oid])
-            if table.primary_key and strong and score >= 5 and (contact or person) and not self._is_detail(table):  # noqa: PLR2004 - two signs at least
+            if table.primary_key and strong and score >= 5 and (contact or person) and not self._is_detail(table):
                 scored.append((-score, table.full_name, table))
         return [table for _, _, table in sorted(scored)]
 
@@ -174,7 +198,12 @@ class _Suggestion:
         for key in self.keys:
             parent = self.root(key.references)
             strong = [guess for guess in self.guesses[parent].values() if guess.strong]
-            if self.root(key.table) in people and parent not in self.distance and strong and parent != (self.controller.oid if self.controller else -1):
+            if (
+                self.root(key.table) in people
+                and parent not in self.distance
+                and strong
+                and parent != (self.controller.oid if self.controller else -1)
+            ):
                 found.add(parent)
         return found
 
@@ -200,7 +229,9 @@ class _Suggestion:
         key = subject.by_name[subject.primary_key[0]]
         stems = {subject.name, subject.name.rstrip("s"), subject.name.removesuffix("es"), subject.name.removesuffix("n")}
         name, base = column.name.lower(), column.base_type
-        ids = {f"{stem}_{end}" for stem in stems for end in ("id", "ids", "no", "nr", key.name)} | ({key.name, f"{key.name}s"} - {"id", "ids"})
+        ids = {f"{stem}_{end}" for stem in stems for end in ("id", "ids", "no", "nr", key.name)} | (
+            {key.name, f"{key.name}s"} - {"id", "ids"}
+        )
         if column.category == "A" and base == f"{key.base_type}[]" and (name in ids or name.removesuffix("s") in ids):
             return LinkProposal(subject.full_name, f"array: {_q(column.name)}, erase: unlink", "an array of keys by its name; is it so?")
         if base in _JSON:
@@ -211,9 +242,13 @@ class _Suggestion:
                 value = next((label for label in self.surroundings.enums.get(kind.type, ()) if label.lower().rstrip("s") in stems), None)
                 guess = value or "".join(word.capitalize() for word in vocabulary.words(subject.name.removesuffix("s")))
                 text = f"columns: {{{_q(column.name)}: {_q(key.name)}}}, when: {{{_q(kind.name)}: {_q(guess)}}}"
-                return LinkProposal(subject.full_name, text, f"a polymorphic pair by its names; which value of {kind.name} stands for {subject.name}?")
+                return LinkProposal(
+                    subject.full_name, text, f"a polymorphic pair by its names; which value of {kind.name} stands for {subject.name}?"
+                )
         if name in ids and base == key.base_type:
-            return LinkProposal(subject.full_name, f"columns: {{{_q(column.name)}: {_q(key.name)}}}", "no foreign key says so, only the name")
+            return LinkProposal(
+                subject.full_name, f"columns: {{{_q(column.name)}: {_q(key.name)}}}", "no foreign key says so, only the name"
+            )
         return None
 
     # -- the proposal ----------------------------------------------------------------------------------------------------------------
@@ -234,7 +269,12 @@ class _Suggestion:
         for kind, proposed in kinds.items():
             proposed.kind = kind
         return Proposal(
-            self.database, controller.full_name, controller.primary_key, list(kinds.values()), [self._table(table) for table in self.tables], self.decide
+            self.database,
+            controller.full_name,
+            controller.primary_key,
+            list(kinds.values()),
+            [self._table(table) for table in self.tables],
+            self.decide,
         )
 
     def _subject(self, kind: str, table: Table, controller: Table) -> SubjectProposal:
@@ -288,18 +328,22 @@ class _Suggestion:
         elif not proposal.columns and not proposal.unknown:
             proposal.personal = False
         if proposal.columns and not near:
-            proposal.decide.append("no way leads from here to a person: add a link, a subject kind, or personal: false if it is about nobody")
+            proposal.decide.append(
+                "no way leads from here to a person: add a link, a subject kind, or personal: false if it is about nobody"
+            )
         return proposal
 
     def _erase(self, table: Table, proposal: TableProposal) -> None:
-        blocked = [key for key in self._remaining(table)]
+        blocked = self._remaining(table)
         proposal.erase = "delete"
         if self.distance[table.oid] == 0 and blocked:
             names = ", ".join(sorted({self.catalogue.tables[self.root(key.table)].full_name for key in blocked}))
             proposal.erase = "anonymise"
             proposal.decide.append(f"rows of {names} keep naming it, so it is anonymised instead of deleted")
-        if set(vocabulary.words(table.name)) & {"invoice", "invoices", "rechnung", "rechnungen", "payment", "payments", "zahlung", "zahlungen", "order", "orders", "buchung", "bookkeeping"}:
-            proposal.decide.append("does the law keep these rows? Then erase: {keep: § 147 AO, for: P10Y} and anonymise or keep its parents, too")
+        if set(vocabulary.words(table.name)) & _BOOKS:
+            proposal.decide.append(
+                "does the law keep these rows? Then erase: {keep: § 147 AO, for: P10Y} and anonymise or keep its parents, too"
+            )
 
     def _remaining(self, table: Table) -> list[ForeignKey]:
         """Foreign keys of rows that would forbid to delete a row of this table: those of people further away, which no link follows."""
@@ -317,11 +361,19 @@ class _Suggestion:
         child, parent = self.root(key.table), self.root(key.references)
         if child not in self.distance or parent not in self.distance or self.distance[child] == 0:
             return False
-        people = [self.root(other.references) for other in self.keys if self.root(other.table) == child and self.distance.get(self.root(other.references)) == 0]
+        people = [
+            self.root(other.references)
+            for other in self.keys
+            if self.root(other.table) == child and self.distance.get(self.root(other.references)) == 0
+        ]
         # With several people in one row, the first by rank owns it; the others are only named in it.
         ranks = {found.oid: rank for rank, found in enumerate(self.subject_tables)}
         owner = min(people, key=lambda oid: ranks[oid]) if people else None
-        return parent == owner if parent in ranks and owner is not None else self.distance[parent] < self.distance[child] or parent not in ranks
+        return (
+            parent == owner
+            if parent in ranks and owner is not None
+            else self.distance[parent] < self.distance[child] or parent not in ranks
+        )
 
     def _links(self, table: Table, proposal: TableProposal) -> None:
         if table.oid == (self.controller.oid if self.controller else None):
@@ -337,7 +389,9 @@ class _Suggestion:
             nullable = all(not table.by_name[column].not_null for column in key.columns)
             if not self._follows(key) or (nullable and parent in seen):
                 if nullable and self.distance[parent] == 0:
-                    proposal.links.append(LinkProposal(name, f"columns: {_pairs(key)}, erase: unlink", "a second person in the row: unlink or delete?"))
+                    proposal.links.append(
+                        LinkProposal(name, f"columns: {_pairs(key)}, erase: unlink", "a second person in the row: unlink or delete?")
+                    )
                 continue
             decide = "two keys lead to the same people: does an erasure of either delete the row?" if parent in seen else None
             seen.add(parent)
@@ -370,9 +424,9 @@ class _Suggestion:
             return "null"
         if column.base_type in _TEXT:
             room = column.modifier - 4 if column.base_type != "text" and column.modifier > 0 else 1000
-            if unique and key and room >= 16:  # noqa: PLR2004 - room for a key
+            if unique and key and room >= 16:
                 return f'{{template: "erased-{{{key}}}"}}'
-            return "{constant: erased}" if room >= 6 and not unique else "empty"  # noqa: PLR2004 - letters of the word
+            return "{constant: erased}" if room >= 6 and not unique else "empty"
         if column.category == "A" or column.base_type in _JSON | {"bytea"}:
             return "empty"
         if column.base_type in _TEMPORAL and "time without" not in column.base_type:
@@ -389,5 +443,10 @@ def _pairs(key: ForeignKey) -> str:
 
 def _q(name: str) -> str:
     """Return a name as a YAML scalar within a flow collection."""
-    plain = name.replace("_", "").isalnum() and name.isascii() and not name.isdigit() and name.lower() not in {"null", "true", "false", "y", "n", "yes", "no"}
+    plain = (
+        name.replace("_", "").isalnum()
+        and name.isascii()
+        and not name.isdigit()
+        and name.lower() not in {"null", "true", "false", "y", "n", "yes", "no"}
+    )
     return name if plain else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -26,31 +26,43 @@ class Guess:
 # Category, strong or weak, and words of a name (joined by underscores where the word is compound). Longer words win.
 _STRONG: Final = {
     "user.contact.email": "email e_mail mail_address email_address emailadresse mailadresse e_mail_adresse",
-    "user.contact.phone_number": "phone telephone mobile_number phone_number cellphone telefon telefonnummer handy handynummer mobilnummer tel",
+    "user.contact.phone_number": (
+        "phone telephone mobile_number phone_number cellphone telefon telefonnummer handy handynummer mobilnummer tel"
+    ),
     "user.contact.fax_number": "fax fax_number faxnummer telefax",
     "user.name.first": "first_name firstname given_name forename vorname rufname",
     "user.name.last": "last_name lastname surname family_name nachname familienname geburtsname maiden_name",
-    "user.name": "full_name fullname display_name middle_name contact_name person_name customer_name ansprechpartner initials kontaktname nickname",
+    "user.name": (
+        "full_name fullname display_name middle_name contact_name person_name customer_name ansprechpartner initials kontaktname nickname"
+    ),
     "user.account.username": "username user_name login_name benutzername anmeldename",
     "user.authorization.password": "password passwort password_hash pass_hash password_digest kennwort passwd encrypted_password",
-    "user.authorization.credentials": "api_key access_token refresh_token secret_token reset_token session_token auth_token totp_secret otp_secret",
-    "user.contact.address.street": "street street_address strasse straße hausnummer house_number address1 address_line1 address_line_1 address2 anschrift",
+    "user.authorization.credentials": (
+        "api_key access_token refresh_token secret_token reset_token session_token auth_token totp_secret otp_secret"
+    ),
+    "user.contact.address.street": (
+        "street street_address strasse straße hausnummer house_number address1 address_line1 address_line_1 address2 anschrift"
+    ),
     "user.contact.address.postal_code": "postal_code postcode zip_code zipcode plz postleitzahl",
-    "user.demographic.date_of_birth": "birth_date birthdate date_of_birth birthday dob geburtsdatum geburtstag geboren_am born_on",
+    "user.demographic.date_of_birth": ("birth_date birthdate date_of_birth birthday dob geburtsdatum geburtstag geboren_am born_on"),
     "user.demographic.gender": "gender geschlecht salutation anrede",
     "user.demographic.marital_status": "marital_status familienstand",
     "user.demographic.religious_belief": "religion konfession",
     "user.demographic.race_ethnicity": "ethnicity nationality staatsangehoerigkeit staatsangehörigkeit",
     "user.financial.bank_account": "iban bank_account account_number kontonummer kontoinhaber account_holder bankverbindung",
     "user.financial.credit_card": "credit_card card_number kreditkarte kartennummer",
-    "user.government_id.national_identification_number": "ssn tax_id steuer_id steuernummer steuer_identifikationsnummer social_security_number"
-    " sozialversicherungsnummer national_id personalausweis ausweisnummer id_card_number",
+    "user.government_id.national_identification_number": (
+        "ssn tax_id steuer_id steuernummer steuer_identifikationsnummer social_security_number "
+        "sozialversicherungsnummer national_id personalausweis ausweisnummer id_card_number"
+    ),
     "user.government_id.passport_number": "passport passport_number reisepass reisepassnummer",
     "user.government_id.drivers_license_number": "drivers_license driving_licence fuehrerschein führerschein",
     "user.government_id.vehicle_registration": "licence_plate license_plate kennzeichen",
-    "user.health_and_medical": "diagnosis diagnose allergies allergien medication medikation blood_type blutgruppe krankheit anamnese disability",
+    "user.health_and_medical": (
+        "diagnosis diagnose allergies allergien medication medikation blood_type blutgruppe krankheit anamnese disability"
+    ),
     "user.health_and_medical.insurance_beneficiary_id": "health_insurance_number krankenversichertennummer versichertennummer",
-    "user.device.ip_address": "ip ip_address ipaddress ip_adresse remote_addr client_ip last_ip current_sign_in_ip last_sign_in_ip",
+    "user.device.ip_address": ("ip ip_address ipaddress ip_adresse remote_addr client_ip last_ip current_sign_in_ip last_sign_in_ip"),
     "user.device": "user_agent device_id device_name fingerprint",
     "user.content.self_image": "avatar photo profile_picture picture portrait foto bild_url avatar_url",
 }
@@ -77,17 +89,57 @@ _WEAK: Final = {
 }
 # Names that look personal and say nothing about a person, by themselves.
 _HARMLESS: Final = frozenset(
-    ("id created_at updated_at created updated last_update deleted_at version sort_order position_number is_active active status state_code type kind price title slug sku currency quantity capacity starts_at ends_at angelegt_am geaendert_am erstellt_am aktiv preis titel waehrung menge".split())
+    """
+    id created_at updated_at created updated last_update deleted_at version sort_order position_number is_active active status
+    state_code type kind price title slug sku currency quantity capacity starts_at ends_at angelegt_am geaendert_am erstellt_am
+    aktiv preis titel waehrung menge
+    """.split()  # noqa: SIM905 - a list of words reads as words
 )
 SUBJECT_WORDS: Final = frozenset(
-    ("user users customer customers person persons people member members patient patients employee employees staff contact contacts account accounts client clients student students participant participants subscriber subscribers guest guests applicant applicants lead leads benutzer nutzer kunde kunden person personen mitglied mitglieder patient patienten mitarbeiter mitarbeiterin teilnehmer schueler schüler gast gaeste gäste bewerber kontakt kontakte versicherte".split())
+    """
+    user users customer customers person persons people member members patient patients employee employees staff contact contacts
+    account accounts client clients student students participant participants subscriber subscribers guest guests applicant
+    applicants lead leads benutzer nutzer kunde kunden person personen mitglied mitglieder patient patienten mitarbeiter
+    mitarbeiterin teilnehmer schueler schüler gast gaeste gäste bewerber kontakt kontakte versicherte
+    """.split()  # noqa: SIM905 - a list of words reads as words
 )
 CONTROLLER_WORDS: Final = frozenset(
-    ("controller controllers tenant tenants organisation organisations organization organizations company companies workspace workspaces team client store stores shop shops school schools clinic clinics mandant mandanten firma firmen organisation organisationen praxis praxen kunde schule schulen verein vereine anbieter".split())
+    """
+    controller controllers tenant tenants organisation organisations organization organizations company companies workspace
+    workspaces team client store stores shop shops school schools clinic clinics mandant mandanten firma firmen organisation
+    organisationen praxis praxen kunde schule schulen verein vereine anbieter
+    """.split()  # noqa: SIM905 - a list of words reads as words
 )
-EVENT_WORDS: Final = frozenset("log logs audit event events history historie protokoll verlauf".split())
-CREATED_NAMES: Final = ("created_at", "create_date", "created", "created_on", "registered_at", "signup_at", "angelegt_am", "erstellt_am", "registriert_am", "date_joined")
-ACTIVITY_NAMES: Final = ("last_login_at", "last_login", "last_seen_at", "last_activity_at", "last_active_at", "letzte_anmeldung", "letzter_login", "zuletzt_aktiv")
+EVENT_WORDS: Final = frozenset(
+    """
+    log logs audit event events history historie protokoll verlauf
+    """.split()  # noqa: SIM905 - a list of words reads as words
+)
+CREATED_NAMES: Final = (
+    "created_at",
+    "create_date",
+    "created",
+    "created_on",
+    "registered_at",
+    "signup_at",
+    "angelegt_am",
+    "erstellt_am",
+    "registriert_am",
+    "date_joined",
+)
+ACTIVITY_NAMES: Final = (
+    "last_login_at",
+    "last_login",
+    "last_seen_at",
+    "last_activity_at",
+    "last_active_at",
+    "letzte_anmeldung",
+    "letzter_login",
+    "zuletzt_aktiv",
+)
+# Last words of names that state a fact about something else: email_verified, phone_count.
+_ABOUT: Final = {"id", "count", "type", "status", "enabled", "verified", "at", "sent", "anzahl"}
+_IDENTIFYING: Final = ("user.contact", "user.name", "user.government_id", "user.account.username", "user.financial", "user.biometric")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -112,7 +164,7 @@ def guess(name: str) -> Guess | None:
     parts = words(name)
     if "_".join(parts) in _HARMLESS or not parts:
         return None
-    if len(parts) > 1 and parts[-1] in {"id", "count", "type", "status", "enabled", "verified", "at", "sent", "count", "anzahl"} and tuple(parts) not in _lexicon():
+    if len(parts) > 1 and parts[-1] in _ABOUT and tuple(parts) not in _lexicon():
         return None  # email_verified and phone_count are facts about a column, not its content
     lexicon = _lexicon()
     for length in range(min(4, len(parts)), 0, -1):
@@ -142,7 +194,7 @@ def nearest(category: str) -> list[str]:
 
 def identifies(category: str) -> bool:
     """Whether values of the category name a person outside the database: an e-mail address, a name, a number of the state."""
-    return category.startswith(("user.contact", "user.name", "user.government_id", "user.account.username", "user.financial", "user.biometric"))
+    return category.startswith(_IDENTIFYING)
 
 
 def harmless(name: str) -> bool:

@@ -6,14 +6,13 @@ import time
 from dataclasses import replace
 
 import pytest
+from datamap_schemas import HEAD, Schema, codes, column, findings, load_map, people
 
 from obhut.datamap.check import check, errors
 from obhut.datamap.findings import Severity
 from obhut.datamap.load import loads
 from obhut.datamap.surroundings import Surroundings, View
 from obhut.postgres.catalogue import Action
-
-from datamap_schemas import HEAD, Schema, codes, column, findings, load_map, people
 
 VISIT = "      public.visit:\n        links: [{to: public.patient, columns: {patient_id: id}}]\n"
 
@@ -70,7 +69,9 @@ def test_personal_table_without_way_to_a_person() -> None:
 
 def test_unlinking_leads_no_further() -> None:
     """What hangs on a row that is only unlinked is not reached."""
-    schema = visits(nullable=True).table("finding", column("id"), column("visit_id"), column("text", "text")).key("finding", "visit_id", "visit")
+    schema = (
+        visits(nullable=True).table("finding", column("id"), column("visit_id"), column("text", "text")).key("finding", "visit_id", "visit")
+    )
     tables = visit("erase: unlink") + (
         "      public.finding:\n        columns: {text: {category: user.content, anonymise: null}}\n        not_personal: [id]\n"
         "        links: [{to: public.visit, columns: {visit_id: id}, erase: delete}]\n"
@@ -85,7 +86,12 @@ def test_link_without_treatment() -> None:
 
 @pytest.mark.parametrize(
     ("mine", "theirs", "expected"),
-    [("text", "integer", "link-as-text"), ("boolean", "integer", "link-types"), ("uuid", "integer", "link-types"), ("bigint", "integer", None)],
+    [
+        ("text", "integer", "link-as-text"),
+        ("boolean", "integer", "link-types"),
+        ("uuid", "integer", "link-types"),
+        ("bigint", "integer", None),
+    ],
 )
 def test_types_of_a_link(mine: str, theirs: str, expected: str | None) -> None:
     """Columns that cannot hold the same values cannot be linked; a number kept as text only earns a warning."""
@@ -200,7 +206,11 @@ def test_generated_and_key_columns_cannot_be_anonymised() -> None:
 
 def test_one_value_for_everybody_breaks_a_unique_index() -> None:
     """A constant under a unique index is an error; a template with the key is none."""
-    schema = people().table("visit", column("id"), column("patient_id"), column("code", "text"), unique=("code",)).key("visit", "patient_id", "patient")
+    schema = (
+        people()
+        .table("visit", column("id"), column("patient_id"), column("code", "text"), unique=("code",))
+        .key("visit", "patient_id", "patient")
+    )
     constant = visit("erase: anonymise", "code: {category: user.unique_id, anonymise: {constant: gone}}")
     assert codes(schema, constant) == {"anonymise-not-unique"}
     assert codes(schema, constant.replace("{constant: gone}", "{template: 'gone-{id}'}")) == set()
@@ -247,7 +257,11 @@ def test_surroundings_are_reported_and_stop_nothing() -> None:
     schema = visits(column("scan", "oid"))
     oid = schema.names["public.visit"]
     schema.tables[oid] = replace(schema.tables[oid], row_security=True, persistence="u")
-    around = Surroundings(triggers={oid: ("copy",)}, rules={oid: ("twist",)}, views={90: View("public.v", False, frozenset({oid})), 91: View("public.m", True, frozenset({90}))})
+    around = Surroundings(
+        triggers={oid: ("copy",)},
+        rules={oid: ("twist",)},
+        views={90: View("public.v", False, frozenset({oid})), 91: View("public.m", True, frozenset({90}))},
+    )
     found = findings(schema, visit("erase: delete", "scan: {category: user.content, anonymise: null}"), around=around)
     assert errors(found) == []
     expected = {"table-triggers", "table-rules", "table-row-security", "table-unlogged", "table-large-objects", "view-personal"}
@@ -269,7 +283,9 @@ def test_a_thousand_tables_in_three_seconds() -> None:
         schema.table(f"t{number}", column("id"), column("patient_id"), *(column(f"c{index}", "text") for index in range(8)))
         schema.key(f"t{number}", "patient_id", "patient", Action.CASCADE)
         rules = "".join(f"          c{index}: {{category: user.content, anonymise: null}}\n" for index in range(8))
-        tables.append(f"      public.t{number}:\n        columns:\n{rules}        not_personal: [id]\n        links: [{{to: public.patient}}]\n        erase: delete\n")
+        tables.append(
+            f"      public.t{number}:\n        columns:\n{rules}        not_personal: [id]\n        links: [{{to: public.patient}}]\n        erase: delete\n"
+        )
     loaded = loads(HEAD + "".join(tables))
     begun = time.perf_counter()
     assert check(loaded, "d", schema.catalogue) == []

@@ -24,14 +24,19 @@ def facts(text: str) -> list[str]:
 def test_every_fault_of_form_has_its_line() -> None:
     """Several faults come together, each with line, table and what to do."""
     found = facts(HEAD + "      public.x:\n        colums: {a: b}\n        erase: destroy\n        links:\n          - {to: x}\n")
-    assert any(fact.startswith("datamap.yaml:15: table public.x colums: the word colums is not known here | Did you mean columns?") for fact in found)
+    assert any(
+        fact.startswith("datamap.yaml:15: table public.x colums: the word colums is not known here | Did you mean columns?")
+        for fact in found
+    )
     assert any("datamap.yaml:16: table public.x erase:" in fact and "delete, anonymise" in fact for fact in found)
     assert any("datamap.yaml:18:" in fact and "schema and table" in fact for fact in found)
 
 
 def test_keys_written_twice() -> None:
     """A table that stands twice would silently lose its first half."""
-    assert facts(HEAD + "      public.clinic: {personal: false}\n") == ["datamap.yaml:14: public.clinic is written twice | Keep one of the two."]
+    assert facts(HEAD + "      public.clinic: {personal: false}\n") == [
+        "datamap.yaml:14: public.clinic is written twice | Keep one of the two."
+    ]
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system [id]", "!secret x", "!!binary aGk="])

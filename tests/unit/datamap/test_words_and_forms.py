@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ElementTree
 from importlib import resources
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import jsonschema
 import pytest
@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from obhut.datamap import fides, schema, vocabulary
 from obhut.datamap.graph import map_version, require
-from obhut.datamap.load import load, loads
+from obhut.datamap.load import loads
 from obhut.datamap.picture import svg
 from obhut.datamap.show import outline
 from obhut.datamap.suggest import suggest
@@ -88,7 +88,9 @@ def test_what_loads_also_pays_the_schema(text: str) -> None:
     jsonschema.Draft202012Validator(schema.schema()).validate(YAML(typ="safe").load(text))
 
 
-@pytest.mark.parametrize("rule", ["erase: destroy", "erase: {keep: law}", "colums: {}", "columns: {a: {category: User}}", "links: [{to: x}]"])
+@pytest.mark.parametrize(
+    "rule", ["erase: destroy", "erase: {keep: law}", "colums: {}", "columns: {a: {category: User}}", "links: [{to: x}]"]
+)
 def test_what_does_not_load_is_marked_by_the_schema(rule: str) -> None:
     """An editor marks what the loader refuses."""
     value = YAML(typ="safe").load(HEAD + f"      public.x: {{{rule}}}\n")
@@ -131,7 +133,11 @@ def test_foreign_fides_file_becomes_a_proposal() -> None:
     rules = loads(write(proposal)).database("shop")
     assert rules.tables["public.orders"].links[0].columns == {"customer_id": "id"}
     assert rules.subjects["customer"].identifiers == ("email",)
-    assert {loss.what.split(" (")[0].split(":")[0] for loss in losses} == {"read_only", "a reference into another dataset", "further categories"}
+    assert {loss.what.split(" (")[0].split(":")[0] for loss in losses} == {
+        "read_only",
+        "a reference into another dataset",
+        "further categories",
+    }
 
 
 def test_what_is_no_dataset() -> None:
@@ -143,7 +149,11 @@ def test_what_is_no_dataset() -> None:
 
 def story() -> object:
     """Return the graph of patients with visits and a self reference."""
-    made = people().table("visit", column("id"), column("patient_id"), column("previous")).key("visit", "patient_id", "patient", Action.CASCADE)
+    made = (
+        people()
+        .table("visit", column("id"), column("patient_id"), column("previous"))
+        .key("visit", "patient_id", "patient", Action.CASCADE)
+    )
     made.key("visit", "previous", "visit", Action.SET_NULL)
     tables = (
         "      public.visit:\n        not_personal: [id]\n        links:\n          - {to: public.patient, columns: {patient_id: id}}\n"
@@ -155,13 +165,16 @@ def story() -> object:
 def test_picture_shows_every_table_and_way() -> None:
     """The SVG is well-formed, names every table, and speaks German when asked to."""
     shown = outline(story(), "patient")  # type: ignore[arg-type]
-    assert [(stop.table, stop.treatment, stop.distance) for stop in shown.stops] == [("public.patient", "delete", 0), ("public.visit", "delete", 1)]
+    assert [(stop.table, stop.treatment, stop.distance) for stop in shown.stops] == [
+        ("public.patient", "delete", 0),
+        ("public.visit", "delete", 1),
+    ]
     assert {(way.near, way.far, way.treatment) for way in shown.ways} == {
         ("public.patient", "public.visit", "delete"),
         ("public.visit", "public.visit", "unlink"),
     }
     drawn = svg(shown)
-    ElementTree.fromstring(drawn)  # noqa: S314 - our own text
+    ET.fromstring(drawn)  # noqa: S314 - our own text
     assert ">patient<" in drawn
     assert ">visit<" in drawn
     with language.speaking(language.Language.GERMAN):
@@ -170,7 +183,11 @@ def test_picture_shows_every_table_and_way() -> None:
 
 def test_suggestion_asks_instead_of_guessing() -> None:
     """A text column near a person without a telling name stays unclassified; a blocked person is anonymised."""
-    made = people().table("visit", column("id"), column("patient_id", "integer!"), column("blob", "text")).key("visit", "patient_id", "patient")
+    made = (
+        people()
+        .table("visit", column("id"), column("patient_id", "integer!"), column("blob", "text"))
+        .key("visit", "patient_id", "patient")
+    )
     rules = loads(write(suggest("d", made.catalogue))).database("d")
     assert rules.subjects["patient"].incarnation == ("created_at",)
     assert "blob" not in rules.tables["public.visit"].columns

@@ -103,8 +103,12 @@ def _typed(context: Context, node: TableNode, column: Column, rule: Anonymisatio
     if rule.way == "json" and column.base_type not in {"json", "jsonb"}:
         context.error("anonymise-type", where, f"{place} is {column.type}, not json", "Use null, empty, constant or template.")
     elif rule.way == "generalise" and column.base_type not in _TEMPORAL:
-        context.error("anonymise-type", where, f"{place} is {column.type}; only dates and times can be generalised", "Use null or constant.")
-    elif rule.way == "empty" and not (column.base_type in _TEXT | {"json", "jsonb", "bytea", "hstore", "tsvector"} or column.category == "A"):
+        context.error(
+            "anonymise-type", where, f"{place} is {column.type}; only dates and times can be generalised", "Use null or constant."
+        )
+    elif rule.way == "empty" and not (
+        column.base_type in _TEXT | {"json", "jsonb", "bytea", "hstore", "tsvector"} or column.category == "A"
+    ):
         context.error("anonymise-type", where, f"{place} is {column.type}, which has no empty value", "Use null or constant.")
     elif rule.way == "template":
         _template(context, node, column, rule, where)
@@ -123,23 +127,35 @@ def _template(context: Context, node: TableNode, column: Column, rule: Anonymisa
     for name in _PLACEHOLDER.findall(text):
         read = node.table.by_name.get(name)
         if read is None:
-            context.error("column-missing", where, f"the template of {place} reads {name}, which is no column", f"Use a column of {node.table.full_name}.")
+            context.error(
+                "column-missing",
+                where,
+                f"the template of {place} reads {name}, which is no column",
+                f"Use a column of {node.table.full_name}.",
+            )
         elif name in node.rule.columns and name not in node.table.primary_key:
-            context.error("template-reads-personal", where, f"the template of {place} reads the personal column {name}", "Read the row's key instead.")
+            context.error(
+                "template-reads-personal", where, f"the template of {place} reads the personal column {name}", "Read the row's key instead."
+            )
         else:
             width += _WIDTH.get(read.base_type, 0)
     limit = _limit(column)
     if limit is not None and len(_PLACEHOLDER.sub("", text)) > limit:
         context.error("anonymise-value", where, f"the template of {place} is longer than {column.type}", "Shorten it.")
     elif limit is not None and width > limit:
-        context.warn("anonymise-value", where, f"the template of {place} may grow longer than {column.type}", "Shorten it; what is cut off is not unique.")
+        context.warn(
+            "anonymise-value",
+            where,
+            f"the template of {place} may grow longer than {column.type}",
+            "Shorten it; what is cut off is not unique.",
+        )
 
 
 def _limit(column: Column) -> int | None:
     return column.modifier - _HEADER if column.base_type in _LIMITED and column.modifier > _HEADER else None
 
 
-def constant_problem(column: Column, value: Any, enums: dict[str, tuple[str, ...]]) -> str | None:  # noqa: ANN401 - a YAML scalar
+def constant_problem(column: Column, value: Any, enums: dict[str, tuple[str, ...]]) -> str | None:
     """Return why PostgreSQL would refuse a constant, as far as that can be told without the server.
 
     A domain's own conditions and uncommon types are left to :func:`obhut.datamap.surroundings.probe`.

@@ -103,8 +103,9 @@ class Context:
         return None
 
     def treatments(self, node: TableNode) -> Iterator[tuple[Where, Treatment, tuple[str, ...], bool]]:
-        """Yield every treatment that rows of a table can meet: where it is written, the treatment, the columns it is about (empty: all),
-        and whether it is that of an anonymisation.
+        """Yield every treatment that rows of a table can meet.
+
+        With it come the place where it is written, the columns it is about (empty: all), and whether it is that of an anonymisation.
         """
         place: Where = ("tables", node.table.full_name)
         for index, link in self.written_links(node):
@@ -125,8 +126,9 @@ class Context:
 
     @cached_property
     def deleted(self) -> set[int]:
-        """Tables that lose rows in an erasure: by a treatment, or by ON DELETE CASCADE. Shared parents are left out: nothing references
-        a row of theirs when it goes.
+        """Tables that lose rows in an erasure: by a treatment, or by ON DELETE CASCADE.
+
+        Shared parents are left out: nothing references a row of theirs when it goes.
         """
         found = {
             oid

@@ -22,7 +22,9 @@ def check(context: Context) -> None:
             continue
         _columns(context, table, rule)
         if table.kind == "f":
-            context.warn("table-foreign", _at(table), f"{table.full_name} is a foreign table", "Its rows live on another server; map that one, too.")
+            context.warn(
+                "table-foreign", _at(table), f"{table.full_name} is a foreign table", "Its rows live on another server; map that one, too."
+            )
     for name, rule in context.rules.tables.items():
         for column, column_rule in rule.columns.items():
             _category(context, name, column, column_rule)
@@ -35,14 +37,20 @@ def _at(table: Table, *rest: str | int) -> Where:
 def _columns(context: Context, table: Table, rule: TableRule) -> None:
     if not rule.personal and (rule.columns or rule.links):
         context.error(
-            "table-contradiction", _at(table, "personal"), f"{table.full_name} says personal: false and has personal columns or links", "Remove one."
+            "table-contradiction",
+            _at(table, "personal"),
+            f"{table.full_name} says personal: false and has personal columns or links",
+            "Remove one.",
         )
     harmless = set(table.by_name) if rule.not_personal == "*" or not rule.personal else set(rule.not_personal)
     explained = _explained(context, table, rule)
     for column in table.columns:
         if column.name in rule.columns and rule.not_personal != "*" and column.name in rule.not_personal:
             context.error(
-                "column-twice", _at(table, "not_personal", column.name), f"{table.full_name}.{column.name} is both personal and not", "Remove one."
+                "column-twice",
+                _at(table, "not_personal", column.name),
+                f"{table.full_name}.{column.name} is both personal and not",
+                "Remove one.",
             )
         elif column.name not in rule.columns and column.name not in harmless and column.name not in explained:
             context.error(
@@ -73,7 +81,12 @@ def _link_columns(context: Context, table: Table, link: LinkRule) -> set[str]:
     if not (link.columns or link.array or link.json_column):
         parent = context.catalogue.find(link.to)
         for key in context.catalogue.foreign_keys:
-            if parent and key.references == parent.oid and context.catalogue.root(key.table).oid == table.oid and link.by in {None, key.name}:
+            if (
+                parent
+                and key.references == parent.oid
+                and context.catalogue.root(key.table).oid == table.oid
+                and link.by in {None, key.name}
+            ):
                 found |= set(key.columns)
     return found
 

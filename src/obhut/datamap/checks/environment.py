@@ -13,9 +13,16 @@ def check(context: Context) -> None:
     for node in context.nodes(context.reached):
         table, where = node.table, ("tables", node.table.full_name)
         if names := around.triggers.get(table.oid):
-            context.warn("table-triggers", where, f"triggers of {table.full_name} fire when it is erased: {', '.join(names)}", "Do they copy rows?")
+            context.warn(
+                "table-triggers", where, f"triggers of {table.full_name} fire when it is erased: {', '.join(names)}", "Do they copy rows?"
+            )
         if names := around.rules.get(table.oid):
-            context.warn("table-rules", where, f"rewrite rules of {table.full_name} change statements: {', '.join(names)}", "Do they redirect changes?")
+            context.warn(
+                "table-rules",
+                where,
+                f"rewrite rules of {table.full_name} change statements: {', '.join(names)}",
+                "Do they redirect changes?",
+            )
         if table.row_security:
             fact = f"{table.full_name} has row-level security"
             context.warn("table-row-security", where, fact, "The role of Obhut must bypass it (BYPASSRLS or owner), else a run refuses.")
@@ -27,7 +34,9 @@ def check(context: Context) -> None:
             if column.base_type in _LARGE_OBJECTS:
                 fact = f"{table.full_name}.{column.name} may name large objects, which do not go with the row"
                 context.warn("table-large-objects", where, fact, "Obhut does not erase large objects; does a trigger (lo_manage) do so?")
-    personal = {leaf.oid for node in context.resolved.tables.values() if node.rule.columns for leaf in context.catalogue.leaves(node.table.oid)}
+    personal = {
+        leaf.oid for node in context.resolved.tables.values() if node.rule.columns for leaf in context.catalogue.leaves(node.table.oid)
+    }
     personal |= {oid for oid, node in context.resolved.tables.items() if node.rule.columns}
     for view in around.views_over(personal):
         kind = "materialised view" if view.materialised else "view"
@@ -41,4 +50,6 @@ def _leaves(context: Context, oid: int, where: Where) -> None:
             fact = f"{leaf.full_name} is unlogged"
             context.warn("table-unlogged", where, fact, "It is in no backup and empty after a restore; is that meant?")
         if leaf.oid != oid and (names := context.surroundings.triggers.get(leaf.oid)):
-            context.warn("table-triggers", where, f"triggers of {leaf.full_name} fire when it is erased: {', '.join(names)}", "Do they copy rows?")
+            context.warn(
+                "table-triggers", where, f"triggers of {leaf.full_name} fire when it is erased: {', '.join(names)}", "Do they copy rows?"
+            )

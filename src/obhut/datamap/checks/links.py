@@ -28,7 +28,9 @@ def _types(context: Context, node: TableNode, link: Link, where: Where) -> None:
     parent = context.catalogue.tables[link.parent]
     if link.form is LinkForm.JSON:
         if node.table.by_name[link.columns[0]].base_type not in {"json", "jsonb"}:
-            context.error("link-types", where, f"{node.table.full_name}.{link.columns[0]} is no json column", "Use array: or columns: instead.")
+            context.error(
+                "link-types", where, f"{node.table.full_name}.{link.columns[0]} is no json column", "Use array: or columns: instead."
+            )
         return
     if link.form is LinkForm.ARRAY:
         column = node.table.by_name[link.columns[0]]
@@ -76,10 +78,11 @@ def _treatment(context: Context, node: TableNode, link: Link, where: Where) -> N
     if Verb.UNLINK in verbs(link.erase) | verbs(link.when_anonymised) and link.form is LinkForm.COLUMNS:
         for column in (node.table.by_name[name] for name in link.columns):
             if column.not_null or column.is_generated:
+                forbidden = "NOT NULL" if column.not_null else "generated"
                 context.error(
                     "unlink-not-null",
                     where,
-                    f"unlink would set {node.table.full_name}.{column.name} to NULL, which {'is NOT NULL' if column.not_null else 'is generated'}",
+                    f"unlink would set {node.table.full_name}.{column.name} to NULL, and it is {forbidden}",
                     "Use delete or anonymise, or make the column nullable.",
                 )
     if verbs(link.erase) == {Verb.UNLINK} and node.anonymise and len(node.links) == 1 and node.table.oid not in context.subject_kinds:

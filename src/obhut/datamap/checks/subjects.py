@@ -26,7 +26,12 @@ def check(context: Context) -> None:
             empty = [name for name in link.columns if not child.by_name[name].not_null]
             if empty:
                 fact = f"a {kind} may have no controller: {child.full_name}.{empty[0]} is nullable"
-                context.warn("controller-nullable", (*where, "controller"), fact, "Nobody can instruct the erasure of such a person; make it NOT NULL.")
+                context.warn(
+                    "controller-nullable",
+                    (*where, "controller"),
+                    fact,
+                    "Nobody can instruct the erasure of such a person; make it NOT NULL.",
+                )
     _canary(context)
 
 
@@ -46,7 +51,10 @@ def _key(context: Context, subject: Subject, table: Table, where: Where) -> None
     if not any(None not in key.columns and key.predicate is None and set(key.columns) <= set(subject.key) for key in table.keys):
         names = ", ".join(subject.key)
         context.error(
-            "subject-key-not-unique", (*where, "key"), f"{table.full_name} ({names}) is not unique", "Key the kind by a primary key or unique index."
+            "subject-key-not-unique",
+            (*where, "key"),
+            f"{table.full_name} ({names}) is not unique",
+            "Key the kind by a primary key or unique index.",
         )
 
 
@@ -89,7 +97,9 @@ def _moments(context: Context, subject: Subject, table: Table, where: Where) -> 
     for word, name in named:
         column: Column | None = table.by_name[name] if name else None
         if column is not None and column.base_type not in _TEMPORAL:
-            context.error("moment-type", (*where, word), f"{table.full_name}.{name} is {column.type}, no date or time", "Name a column with a moment.")
+            context.error(
+                "moment-type", (*where, word), f"{table.full_name}.{name} is {column.type}, no date or time", "Name a column with a moment."
+            )
 
 
 def _canary(context: Context) -> None:
@@ -111,4 +121,6 @@ def _canary(context: Context) -> None:
         for column in table.columns:
             needed = column.not_null and column.default is None and not column.identity and not column.is_generated
             if needed and column.name not in row.values:
-                context.error("canary-incomplete", where, f"a canary row of {row.table} lacks {column.name}, which is NOT NULL", "Add a value.")
+                context.error(
+                    "canary-incomplete", where, f"a canary row of {row.table} lacks {column.name}, which is NOT NULL", "Add a value."
+                )

@@ -39,7 +39,7 @@ def _rules_for_anonymise(context: Context, node: TableNode) -> None:
         for column in only or node.rule.columns:
             rule = node.rule.columns.get(column)
             generated = node.table.by_name[column].is_generated
-            if (rule is None or rule.anonymise is None) and not generated and not (missing.get(column) or (None, True))[1] is False:
+            if (rule is None or rule.anonymise is None) and not generated and (missing.get(column) or (None, True))[1] is not False:
                 missing[column] = (where, anonymising)
     for column, (_, anonymising) in sorted(missing.items()):
         why = "when a person is anonymised" if anonymising else "by an erasure that anonymises"
@@ -88,7 +88,8 @@ def _linked(context: Context, key: ForeignKey, child: Table, parent: Table, link
         context.error(
             "keep-under-delete",
             where,
-            f"{child.full_name} is kept while its parent {parent.full_name} is deleted: {key.name} (ON DELETE {_words(key.on_delete)}) {outcome}",
+            f"{child.full_name} is kept while its parent {parent.full_name} is deleted:"
+            f" {key.name} (ON DELETE {_words(key.on_delete)}) {outcome}",
             f"Keep or anonymise {parent.full_name} as well.",
         )
         return
@@ -98,7 +99,8 @@ def _linked(context: Context, key: ForeignKey, child: Table, parent: Table, link
         context.error(
             "anonymise-under-delete",
             where,
-            f"{child.full_name} is anonymised while its parent {parent.full_name} is deleted, {stuck[0]} is NOT NULL, and {key.name} {outcome}",
+            f"{child.full_name} is anonymised while its parent {parent.full_name} is deleted,"
+            f" {stuck[0]} is NOT NULL, and {key.name} {outcome}",
             f"Anonymise {parent.full_name} too, delete {child.full_name}, or make {stuck[0]} nullable.",
         )
 
@@ -118,7 +120,10 @@ def _unlinked(context: Context, key: ForeignKey, child: Table, parent: Table) ->
         return
     if key.on_delete in {Action.SET_NULL, Action.SET_DEFAULT}:
         context.info(
-            "set-without-link", where, f"{key.name} changes rows of {child.full_name} when their parent {parent.full_name} goes", "Nothing to do."
+            "set-without-link",
+            where,
+            f"{key.name} changes rows of {child.full_name} when their parent {parent.full_name} goes",
+            "Nothing to do.",
         )
         return
     mapping = ", ".join(f"{mine}: {theirs}" for mine, theirs in zip(key.columns, key.referenced_columns, strict=True))
