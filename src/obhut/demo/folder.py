@@ -37,7 +37,9 @@ def taken(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DemoRunningError(f"another demo is playing in {folder}", "Wait for its end, or name another folder with --folder.") from None
+            raise DemoRunningError(
+                f"another demo is playing in {folder}", "Wait for its end, or name another folder with --folder."
+            ) from None
         empty(folder)
         yield
     finally:
@@ -78,12 +80,14 @@ def require(folder: Path) -> None:
     """
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or not (folder / MARKER).is_file():
-        raise DemoFolderError(f"{folder} was not made by a demo of this account, so nothing in it is touched", "Name another folder with --folder.")
+        raise DemoFolderError(
+            f"{folder} was not made by a demo of this account, so nothing in it is touched", "Name another folder with --folder."
+        )
 
 
 def clusters(folder: Path) -> list[Cluster]:
     """Return every server of Obhut's own below the folder: vendor, control, quarantines, targets."""
-    settings = _settings(folder)
+    settings = settings_of(folder)
     if settings is None:
         return []
     user = server_user(settings)
@@ -92,7 +96,8 @@ def clusters(folder: Path) -> list[Cluster]:
     return [Cluster(directory, programs, user) for directory in found]
 
 
-def _settings(folder: Path) -> Settings | None:
+def settings_of(folder: Path) -> Settings | None:
+    """Return the settings that the demo has written, if it got that far."""
     file = folder / FILE_NAME
     return load(file) if file.is_file() else None
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.box import ROUNDED, SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -36,13 +36,29 @@ class Figure:
 
 
 @dataclass
+class Bar:
+    """A moving line, or none."""
+
+    progress: Progress | None = None
+    task: TaskID | None = None
+
+    def advance(self, by: float) -> None:
+        """Count further units."""
+        if self.progress and self.task is not None:
+            self.progress.advance(self.task, by)
+
+    def reach(self, done: float, total: float) -> None:
+        """Set how far it is."""
+        if self.progress and self.task is not None:
+            self.progress.update(self.task, completed=done, total=total or None)
+
+
+@dataclass
 class Step:
     """One step while it runs; :meth:`done` gives the sentence that stays when it is over."""
 
-    doing: str
     sentence: str
-    counted: bool
-    advance: Callable[[float], None] = field(default=lambda _by: None)
+    bar: Bar
 
     def done(self, sentence: str, /, **values: object) -> None:
         """Say what the step came to."""
@@ -86,9 +102,9 @@ class Stage:
         self._console.print(Text.assemble((f" {self._act:>2} ", "bold reverse cyan"), " ", (text(title), "bold cyan")))
         self.tell(sentence, **values)
 
-    def tell(self, sentence: str, /, style: str = "", **values: object) -> None:
+    def tell(self, sentence: str, /, **values: object) -> None:
         """Tell something, wrapped."""
-        self._indented(Text(text(sentence, **values), style=style))
+        self._indented(Text(text(sentence, **values)))
 
     def command(self, line: str) -> None:
         """Show the command line that does what follows; it is what a person would type."""
@@ -106,10 +122,10 @@ class Stage:
         sign, style = ("✔", "bold green") if good else ("✘", "bold red")
         self._indented(Text(f"{sign} {text(sentence, **values)}", style=style))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, styles: Sequence[str] = ()) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, styles: Sequence[str] = ()) -> None:
         """Show a table; numbers stand right, a cell may be a rich text."""
         rows = list(rows)
-        shown = Table(box=SIMPLE_HEAD, title=text(title) if title else None, title_justify="left", title_style="bold", pad_edge=False, header_style="dim")
+        shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
         for index, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
             style = styles[index] if index < len(styles) else ""
@@ -130,10 +146,9 @@ class Stage:
             values: for placeholders in ``doing``.
         """
         label = text(doing, **values)
-        step = Step(label, label, counted=total is not None)
         begun = time.monotonic()
-        with self._moving(label, total) as advance:
-            step.advance = advance
+        with self._moving(label, total) as bar:
+            step = Step(label, bar)
             yield step
         seconds = time.monotonic() - begun
         self.figures.append(Figure(self._act, label, seconds))
@@ -143,13 +158,13 @@ class Stage:
     def phase(self, title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
         """Show a phase of a longer step while it lasts (the progress that restores and backups report)."""
         del unit
-        with self._moving(text(title), total) as advance:
-            yield advance
+        with self._moving(text(title), total) as bar:
+            yield bar.advance
 
     @contextmanager
-    def _moving(self, label: str, total: float | None) -> Iterator[Callable[[float], None]]:
+    def _moving(self, label: str, total: float | None) -> Iterator[Bar]:
         if not self._live:
-            yield lambda _by: None
+            yield Bar()
             return
         if self._progress is None:
             self._progress = Progress(
@@ -161,7 +176,7 @@ class Stage:
         self._tasks += 1
         task = progress.add_task(label, total=total)
         try:
-            yield lambda by: progress.advance(task, by)
+            yield Bar(progress, task)
         finally:
             progress.remove_task(task)
             self._tasks -= 1
@@ -170,15 +185,18 @@ class Stage:
                 self._progress = None
 
     def _line(self, sign: tuple[str, str], sentence: str, seconds: float) -> None:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(width=1)
-        grid.add_column(width=self._width - INDENT - 12, overflow="fold")
-        grid.add_column(width=8, justify="right", style="dim")
-        grid.add_row(Text(*sign), Text(sentence), number(seconds, 1) + " s")
-        self._console.print(Padding(grid, (0, 0, 0, INDENT), expand=False))
+        room = self._width - INDENT - 12
+        first, *rest = Text(sentence).wrap(self._console, room)
+        first.rstrip()
+        gap = " " * max(1, room - first.cell_len + 1)
+        self._console.print(Text.assemble(" " * INDENT, sign, " ", first, gap, (f"{number(seconds, 1)} s".rjust(8), "dim")), soft_wrap=True)
+        for line in rest:
+            self._indented(line, by=INDENT + 2)
 
     def _indented(self, words: Text, *, by: int = INDENT) -> None:
-        self._console.print(Padding(words, (0, 0, 0, by), expand=False), width=self._width)
+        for line in words.wrap(self._console, self._width - by):
+            line.rstrip()
+            self._console.print(Text(" " * by) + line, soft_wrap=True)
 
 
 def number(value: float, digits: int = 0) -> str:

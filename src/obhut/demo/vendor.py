@@ -21,7 +21,7 @@ MAP = "datamap.yaml"
 PERSON = "4711"  # the participant whom the story is about
 CONTROLLERS = ("1", "2", "3", "4", "5")  # tenants.id
 
-_SERVER = {
+_SERVER: dict[str, str | int | bool | None] = {
     "wal_level": "replica",
     "summarize_wal": True,  # incremental base backups
     "max_wal_size": "1GB",
@@ -81,7 +81,7 @@ heartbeat = 1                           # seconds; a minute is usual
 def start(folder: Path) -> tuple[Vendor, Settings]:
     """Start the vendor's server in the demo's folder and write settings and data map beside it."""
     file = folder / FILE_NAME
-    file.write_text("[state]\ndirectory = \"obhut\"\n", encoding="utf-8")  # enough to know programs and account
+    file.write_text('[state]\ndirectory = "obhut"\n', encoding="utf-8")  # enough to know programs and account
     bare = load(file)
     make_directory(folder / "kursblick")
     cluster = Cluster(folder / "kursblick", binaries(bare), server_user(bare))
@@ -123,6 +123,7 @@ def figures(session: Session) -> dict[str, int]:
         " (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition)"
     ) or (0, 0, 0)
     rows, size = session.row(
-        "SELECT sum(reltuples)::bigint, pg_database_size(current_database()) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+        "SELECT sum(reltuples)::bigint, pg_database_size(current_database())"
+        " FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
     ) or (0, 0)
     return {"participants": people, "controllers": controllers, "tables": tables, "rows": rows, "bytes": size}

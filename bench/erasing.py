@@ -1,0 +1,105 @@
+"""Erasing, against SQL that a careful engineer writes by hand.
+
+One person: both sides on warm connections to the same server, in turn, each with people of its own; both commits are durable. Obhut asks
+the gate, writes the tombstone to list, mirror and anchor, erases, looks again from outside and confirms; the hand only deletes. A
+batch: on copies of the same database, in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import house, shop
+from bench.measure import Comparison, Stopwatch, compare
+from obhut.erasure.entries import Action
+from obhut.erasure.erase import Eraser
+from obhut.foundation.settings import Settings
+from obhut.postgres.clusters import Cluster
+from obhut.postgres.connections import Session, with_parameters
+from obhut.postgres.sql import SQL, Identifier
+
+WARM = 10  # people erased before the clock runs: statements are prepared, caches filled
+KIND = "user"
+
+
+def one(settings: Settings, cluster: Cluster, people: Sequence[int]) -> Comparison:
+    """Compare erasing one person after the other; uses up the people."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    statements = shop.by_hand()
+    with Session.connect(cluster.url(shop.DATABASE)) as session, Eraser(settings, shop.DATABASE) as eraser:
+        for number, (first, second) in enumerate(zip(people[::2], people[1::2], strict=False)):
+            with Stopwatch() as hand:
+                _by_hand(session, statements, [first])
+            with Stopwatch() as obhut:
+                eraser.erase(KIND, [(str(second),)], Action.ERASE, house.ACTOR, house.CLOCK)
+            if number >= WARM:
+                theirs.append(hand.seconds)
+                ours.append(obhut.seconds)
+        _require_gone(session, people)
+    sizes = {"people": len(ours), "tables": shop.TABLES, "rows_each": shop.ROWS_OF_ONE}
+    return compare(
+        "erase-one",
+        "one person: gate, tombstone, erasure, second look, confirmation / hand-written SQL",
+        ours,
+        theirs,
+        sizes,
+        bound=4.0,
+        aim=2.5,
+    )
+
+
+def batch(directory: Path, cluster: Cluster, people: Sequence[int], rounds: int) -> Comparison:
+    """Compare erasing many people at once, each time in a fresh copy of the database."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    statements = shop.by_hand()
+    for number in range(rounds):
+        with _copy(cluster) as url:
+            with Session.connect(url) as session, Stopwatch() as hand:
+                _by_hand(session, statements, people)
+            theirs.append(hand.seconds)
+        with _copy(cluster) as url:
+            settings = house.found(directory / f"batch{number}", url)
+            try:
+                with Eraser(settings, shop.DATABASE) as eraser, Stopwatch() as obhut:
+                    eraser.erase(KIND, [(str(person),) for person in people], Action.ERASE, house.ACTOR, house.CLOCK)
+                with Session.connect(url) as session:
+                    _require_gone(session, people)
+            finally:
+                house.leave([settings])
+            ours.append(obhut.seconds)
+    sizes = {"people": len(people), "rows": len(people) * shop.ROWS_OF_ONE, "tables": shop.TABLES}
+    return compare("erase-batch", f"{len(people):,} people at once / set-based hand-written SQL", ours, theirs, sizes, bound=1.3)
+
+
+def _by_hand(session: Session, statements: Sequence[str], people: Sequence[int]) -> None:
+    with session.transaction():
+        for statement in statements:
+            session.execute(statement, {"people": list(people)})
+
+
+def _require_gone(session: Session, people: Sequence[int]) -> None:
+    left = session.value("SELECT count(*) FROM users WHERE id = ANY(%s)", (list(people),))
+    if left:
+        raise AssertionError(f"{left} people are still there; nothing was measured")
+
+
+@contextmanager
+def _copy(cluster: Cluster) -> Iterator[str]:
+    name = f"{shop.DATABASE}_copy"
+    with Session.connect(cluster.url()) as session:
+        session.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
+        session.execute(SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(Identifier(name), Identifier(shop.DATABASE)))
+        session.execute("CHECKPOINT")
+    url = with_parameters(cluster.url(shop.DATABASE), dbname=name)
+    with Session.connect(url) as session:
+        # Both sides find the same pages in memory.
+        session.rows("SELECT count(*) FROM pg_class, LATERAL pg_relation_size(oid) WHERE relkind IN ('r', 'i')")
+    try:
+        yield url
+    finally:
+        with Session.connect(cluster.url()) as session:
+            session.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))

@@ -1,0 +1,58 @@
+"""``obhut demo``: the whole story on a sample vendor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from obhut.cli.context import context
+from obhut.demo import folder as folders
+from obhut.demo.stage import Stage
+from obhut.demo.story import play
+
+app = App(name="demo")
+
+Folder = Annotated[Path | None, Parameter(help="Where everything lies; by default /var/tmp/obhut-demo-<uid>.")]
+
+
+@app.default
+def demo(
+    *,
+    folder: Folder = None,
+    keep_running: Annotated[bool, Parameter(negative="", help="Leave the servers up afterwards, to look around.")] = False,
+) -> None:
+    """Play the whole story: a sample vendor, an erasure, a loss, a restore that does not bring the person back.
+
+    Needs neither root nor a PostgreSQL on the machine, takes less than three minutes, and leaves nothing running. The folder is emptied
+    at every start, and only if an earlier demo has made it.
+    """
+    here = context()
+    place = (folder or folders.default_folder()).absolute()
+    watched = sys.stdout.isatty() and not os.environ.get("CI") and not here.output.as_json
+    stream = sys.stderr if here.output.as_json else sys.stdout
+    console = Console(
+        file=stream, no_color=not watched, color_system="auto" if watched else None, highlight=False, markup=False, emoji=False,
+        width=None if watched else 104, force_terminal=None if watched else False,
+    )  # fmt: skip
+    stage = Stage(console, live=watched)
+    play(stage, place, here.actor, here.clock, keep_running=keep_running)
+    document = {
+        "folder": place,
+        "seconds": round(stage.elapsed, 1),
+        "steps": [{"act": one.act, "step": one.step, "seconds": round(one.seconds, 2)} for one in stage.figures],
+    }
+    here.output.result(document, lambda: None)
+
+
+@app.command
+def clean(*, folder: Folder = None) -> None:
+    """Stop what a demo has left running and remove its folder."""
+    place = (folder or folders.default_folder()).absolute()
+    removed = folders.remove(place)
+    sentence = "Removed: {folder}" if removed else "There is no demo in {folder}."
+    context().output.result({"folder": place, "removed": removed}, lambda: context().output.say(sentence, folder=place))

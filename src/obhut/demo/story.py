@@ -1,0 +1,107 @@
+"""The performance: the acts in order, and a stage that is empty afterwards, whatever happened."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from obhut.backups import run as backups
+from obhut.demo import acts, folder, restoring, vendor
+from obhut.demo.scene import Scene
+from obhut.demo.stage import Stage
+from obhut.demo.vendor import DATABASE
+from obhut.foundation.actors import Actor
+from obhut.foundation.clock import Clock
+from obhut.foundation.errors import ObhutError
+from obhut.foundation.settings import FILE_NAME
+from obhut.postgres.control import close_control
+
+ACTS: tuple[Callable[[Scene], None], ...] = (
+    acts.fill,
+    acts.check_map,
+    acts.sign,
+    acts.back_up,
+    acts.write_word,
+    acts.erase,
+    acts.lose,
+    restoring.restore_plainly,
+)
+
+
+def play(stage: Stage, place: Path, actor: Actor, clock: Clock, *, keep_running: bool = False) -> None:
+    """Play the whole story in a folder; servers run afterwards only with ``keep_running``.
+
+    Raises:
+        DemoFailedError: something that Obhut promises did not hold.
+        DemoFolderError, DemoRunningError: the folder cannot be used.
+    """
+    with _terminable(), folder.taken(place):
+        stage.opening(
+            "Obhut: erased people stay erased",
+            "The whole story on a sample vendor. Everything lies in {folder}\nEvery command shown works there: export OBHUT_CONFIG={file}",
+            folder=place,
+            file=place / FILE_NAME,
+        )
+        finished = False
+        try:
+            sample, settings = vendor.start(place)
+            scene = Scene(stage, place, actor, clock, settings, sample)
+            for act in ACTS:
+                act(scene)
+            finished = True
+        finally:
+            if not (finished and keep_running):
+                leave(place)
+
+
+def leave(place: Path) -> None:
+    """Stop everything of the demo that runs; a second Ctrl-C does not interrupt this."""
+    with _undisturbed():
+        settings = folder.settings_of(place)
+        if settings is not None:
+            if DATABASE in settings.databases:
+                with suppress(ObhutError, OSError):
+                    backups.stop(settings, DATABASE)
+            with suppress(ObhutError, OSError):
+                close_control(settings, stop=True)
+        for cluster in folder.clusters(place):
+            try:
+                cluster.stop("fast", timeout=20)
+            except ObhutError:
+                cluster.kill()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that it clears the stage."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
