@@ -125,7 +125,7 @@ def _shell_commands(page: Path) -> list[str]:
     found = []
     for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
         found += [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("obhut ")]
-    found += [code for code in re.findall(r"`(obhut [^`]+)`", page.read_text(encoding="utf-8"))]
+    found += re.findall(r"`(obhut [^`]+)`", page.read_text(encoding="utf-8"))
     return found
 
 
