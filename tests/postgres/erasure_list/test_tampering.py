@@ -163,6 +163,16 @@ def test_tampering_with_the_control_database_is_found(places, attack):
     assert code_of(places.settings) == expected
 
 
+def _flip_sealed(places) -> None:
+    found = re.search(rb"sealed \S+ (\S{20})(\S)", places.file.read_bytes())
+    places.edit(found[0], found[0][:-1] + (b"B" if found[2] != b"B" else b"C"))
+
+
+def _flip_signature(places) -> None:
+    found = re.search("\N{EM DASH} \\S+ \\S{30}(\\S)".encode(), places.file.read_bytes())
+    places.edit(found[0], found[0][:-1] + (b"B" if found[1] != b"B" else b"C"))
+
+
 MIRROR_ATTACKS = {
     "an edited entry": ("erasure-mirror-damaged", lambda p: p.edit(b'"ctl_1"', b'"ctl_2"')),
     "a dropped entry": ("erasure-mirror-damaged", lambda p: p.edit(p.file.read_bytes().split(b"\n")[1] + b"\n", b"")),
@@ -174,12 +184,12 @@ MIRROR_ATTACKS = {
         "erasure-mirror-damaged",
         lambda p: p.edit(re.search(rb"segment 4 .*?end 4 [^\n]*\n", p.file.read_bytes(), re.DOTALL)[0], b""),
     ),
-    "a flipped byte in a sealed part": ("erasure-mirror-unseal", lambda p: _flip_sealed(p)),
+    "a flipped byte in a sealed part": ("erasure-mirror-unseal", _flip_sealed),
     "a sealed part gone": (
         "erasure-mirror-damaged",
         lambda p: p.edit(re.search(rb"sealed e[^\n]*\n", p.file.read_bytes())[0], b"sealed -\n"),
     ),
-    "a flipped byte in a signature": ("erasure-list-signature", lambda p: _flip_signature(p)),
+    "a flipped byte in a signature": ("erasure-list-signature", _flip_signature),
     "another time on a checkpoint": ("erasure-list-signature", lambda p: p.edit(b"time 2026", b"time 2025")),
     "the whole mirror gone": ("erasure-mirror-missing", lambda p: shutil.rmtree(p.mirror)),
     "the only file empty": ("erasure-mirror-rolled-back", lambda p: p.file.write_bytes(b"")),
@@ -189,16 +199,6 @@ MIRROR_ATTACKS = {
         lambda p: p.file.write_bytes(p.file.read_bytes()[:-10] + bytes(10)),
     ),
 }
-
-
-def _flip_sealed(places) -> None:
-    found = re.search(rb"sealed \S+ (\S{20})(\S)", places.file.read_bytes())
-    places.edit(found[0], found[0][:-1] + (b"B" if found[2] != b"B" else b"C"))
-
-
-def _flip_signature(places) -> None:
-    found = re.search("\N{EM DASH} \\S+ \\S{30}(\\S)".encode(), places.file.read_bytes())
-    places.edit(found[0], found[0][:-1] + (b"B" if found[1] != b"B" else b"C"))
 
 
 @pytest.mark.parametrize("attack", MIRROR_ATTACKS)

@@ -1,0 +1,122 @@
+"""Canonical text, ranges, notes and frames, without any place."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from obhut.erasure import entries, notes
+from obhut.erasure.entries import Action, Decision, NewTombstone, canonical, check_ranges, parse, ranges
+from obhut.erasure.errors import EntryError, ListSignatureError
+from obhut.erasure.fingerprints import Verdict, fingerprint, judge
+
+AT = datetime(2026, 11, 23, tzinfo=UTC)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+VALUES = st.recursive(TEXT | st.integers(0, 2**53 - 1), lambda inner: st.lists(inner, max_size=3), max_leaves=8)
+
+
+@given(st.dictionaries(st.text("abcdefghij_", min_size=1), VALUES))
+def test_canonical_text_is_a_fixed_point(value):
+    """Reading canonical text and writing it again gives the same text, whatever the values."""
+    text = canonical(value)
+    assert canonical(json.loads(text)) == text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("value", [1.5, True, -1, 2**53, b"x", "\ud800", {"\u00e4": 1}, {"a": {"b": 1.0}}, object()])
+def test_values_that_other_libraries_would_write_differently_are_refused(value):
+    """Floats, booleans, negative or large integers, bytes, lone surrogates and non-ASCII names cannot enter an entry."""
+    with pytest.raises(EntryError):
+        canonical(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"at":"x", "kind":"epoch","seq":1}',
+        '{"seq":1,"kind":"epoch","at":"x"}',
+        '{"at":"x","kind":"epoch","seq":1,"seq":1}',
+        '{"at":"x","kind":"epoch","seq":1.0}',
+        '{"at":"\\u00e4","kind":"epoch","seq":1}',
+        '{"at":"x","kind":"epoch"}',
+        "[]",
+        "{",
+    ],
+)
+def test_text_that_is_not_canonical_is_refused(text):
+    """White space, other order, duplicate members, floats, needless escapes and missing members are errors."""
+    with pytest.raises(EntryError):
+        parse(text)
+
+
+@given(st.lists(st.integers(1, 60)))
+def test_ranges_hold_the_same_numbers(numbers):
+    """Ranges are ascending, do not touch, and cover exactly the numbers."""
+    found = ranges(numbers)
+    assert {number for low, high in found for number in range(low, high + 1)} == set(numbers)
+    assert all(before[1] + 1 < after[0] for before, after in pairwise(found))
+    assert check_ranges([list(span) for span in found]) == found
+
+
+@pytest.mark.parametrize("found", [[[2, 1]], [[1, 2], [3, 4]], [[1, 2], [2, 3]], [[1]], [1], "1-2", [[1, True]], [["1", "2"]]])
+def test_ranges_of_another_form_are_refused(found):
+    """Falling, touching or overlapping ranges, and things that are no ranges, are errors."""
+    with pytest.raises(EntryError):
+        check_ranges(found)
+
+
+def test_a_commitment_is_found_without_parsing():
+    """Neither the date nor the commitment of an entry can be taken from a value that looks like it."""
+    sly = NewTombstone('","at":"1999-01-01', '"commitment":"' + "0" * 64, "user", ("1",), Action.ERASE, "m", "i")
+    text = canonical(entries.tombstone(1, AT, "ts_1", sly, 0, b"\xab" * 32))
+    assert entries.commitment_of(text) == "ab" * 32
+    assert entries.date_of(text) == "2026-11-23"
+    assert entries.commitment_of(canonical(entries.lifted(2, AT, sly.controller, [1]))) is None
+
+
+def test_a_note_verifies_with_its_key_and_with_no_other():
+    """A checkpoint is bound to its key, its name and every line."""
+    key, other = Ed25519PrivateKey.from_private_bytes(b"k" * 32), Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+    checkpoint = notes.Checkpoint("obhut.erasure-list/x", 7, b"h" * 32, AT)
+    note = notes.sign(checkpoint, key)
+    assert notes.open_note(note, key.public_key()) == checkpoint
+    with pytest.raises(ListSignatureError):
+        notes.open_note(note, other.public_key())
+    lines = note.split("\n")
+    for number in range(len(lines)):
+        for changed in (lines[number] + "x", lines[number][:-1]):
+            if changed != lines[number]:
+                with pytest.raises(ListSignatureError):
+                    notes.open_note("\n".join([*lines[:number], changed, *lines[number + 1 :]]), key.public_key())
+
+
+def test_a_fingerprint_binds_database_kind_values_and_their_order():
+    """Fingerprints of other databases, kinds, values, orders or of NULL never meet; no columns give none."""
+    key = b"m" * 32
+    seen = {
+        fingerprint(key, database, kind, values)
+        for database, kind, values in [
+            ("a", "u", ["1", "2"]), ("b", "u", ["1", "2"]), ("a", "v", ["1", "2"]), ("a", "u", ["2", "1"]), ("a", "u", ["12"]), ("a", "u", [None]), ("a", "u", [""]),
+        ]
+    }  # fmt: skip
+    assert len(seen) == 7
+    assert fingerprint(key, "a", "u", []) == ""
+
+
+def test_a_decision_holds_for_the_fingerprint_it_names():
+    """A resolution of one row says nothing about another row with the same key."""
+    decisions = {"bb": Decision.SAME_PERSON, "cc": Decision.OTHER_PERSON}
+    verdicts = [judge("aa", found, erased_at=AT, created_at=None, decisions=decisions) for found in ("aa", "bb", "cc", "dd")]
+    assert verdicts == [Verdict.PERSON, Verdict.PERSON, Verdict.LATER, Verdict.CONFLICT]
+
+
+def test_a_tombstone_does_not_show_its_key():
+    """Neither repr nor str of a tombstone holds the key."""
+    item = entries.Tombstone(1, "ts_1", "d", "c", "u", ("canary",), "ff", Action.ERASE, "m", "i", 0, AT, entries.State.RECORDED)
+    assert "canary" not in f"{item} {item!r}"
