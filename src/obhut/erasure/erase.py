@@ -17,7 +17,8 @@ from obhut.controllers.gate import Permission
 from obhut.controllers.vocabulary import Action as Permitted
 from obhut.controllers.vocabulary import SubjectRef, canonical_key
 from obhut.datamap.archive import archive
-from obhut.datamap.graph import Graph, require
+from obhut.datamap.check import examine, require_clean
+from obhut.datamap.graph import Graph
 from obhut.datamap.load import load
 from obhut.datamap.models import DatabaseMap
 from obhut.erasure import direct, known, ledger
@@ -25,7 +26,7 @@ from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
 from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
 from obhut.erasure.plan import Cohort, ErasurePlan, cohort_of, keep_periods
-from obhut.erasure.refusals import ErasureIncompleteError, StaleMapError, SubjectMissingError
+from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.erasure.verify import Answer, Verification, verify
 from obhut.foundation.actors import Actor
@@ -106,14 +107,14 @@ class Eraser:
         """Return the data map resolved against the schema as it is now; one cheap query when nothing has changed.
 
         Raises:
-            DataMapError: the map names what is not there.
-            StaleMapError: the database has tables or columns that the map does not know.
+            DataMapError: the map does not fit: it names what is not there, does not know a table or column, or asks what cannot be.
         """
         stamp = self.session.row(_SCHEMA_STAMP)
         if self._graph is None or stamp != self._stamp:
-            catalogue = read_catalogue(self.session)
-            graph = require(self.database, self.rules, catalogue)
-            refuse_unknown(graph)
+            graph, findings = examine(self.rules, self.database, read_catalogue(self.session))
+            require_clean(findings)
+            if graph is None:
+                raise AssertionError("a graph is missing only with errors")
             self._graph, self._stamp, self._periods = graph, stamp, keep_periods(graph)
             self._direct.clear()
         return self._graph
@@ -411,27 +412,6 @@ def sweep_kept(settings: Settings, database: str, clock: Clock, *, chunk: int = 
                 executed, _ = eraser.carry_out(due, clock)
                 rows += executed.deleted + executed.changed
     return rows
-
-
-def refuse_unknown(graph: Graph) -> None:
-    """Refuse a schema with tables or columns that the map does not know.
-
-    Raises:
-        StaleMapError: names the first of them.
-    """
-    for table in graph.catalogue.roots:
-        node = graph.tables.get(table.oid)
-        if node is None:
-            raise StaleMapError(f"the data map does not know the table {table.full_name}", _STALE_HINT)
-        if not node.rule.personal or node.rule.not_personal == "*":
-            continue
-        known = {*node.rule.columns, *node.rule.not_personal}
-        for column in table.columns:
-            if column.name not in known:
-                raise StaleMapError(f"the data map does not know the column {column.name} of {table.full_name}", _STALE_HINT)
-
-
-_STALE_HINT = 'Was the schema changed? Run "obhut datamap check", add what is new, and run the command again.'
 
 
 def _missing(kind: str, count: int) -> SubjectMissingError:

@@ -35,12 +35,6 @@ class ErasureIncompleteError(ErasureRefusedError):
     code = "erasure-incomplete"
 
 
-class StaleMapError(ErasureRefusedError):
-    """The schema is no longer the one that the data map was checked against."""
-
-    code = "datamap-stale"
-
-
 class CanaryRuleError(ErasureRefusedError):
     """The data map's recipe for a canary is missing or does not work."""
 
