@@ -71,7 +71,8 @@ def test_a_record_keeps_its_name_and_allowed_values(lines):
     """An event has a dotted name; sentences in its place are redacted, because sentences get values formatted in."""
     log = structlog.get_logger()
     log.info("restore.streamed", table="public.rental", rows=3, email=SECRET)
-    log.info(" ".join(["restored", SECRET]))
+    sentence = f"restored {SECRET}"
+    log.info(sentence)
     first, second = lines()
     assert (first["event"], first["table"], first["rows"], first["email"], first["level"]) == (
         "restore.streamed",
