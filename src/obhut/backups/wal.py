@@ -134,6 +134,8 @@ def _scan(directory: Path, source: WalSource, size: int, server: int) -> Iterato
             continue
         try:
             status = path.stat()
+            if suffix and _untouched(path):
+                continue  # made ahead of the first byte
         except FileNotFoundError:
             continue  # archived or finished between listing and looking
         number = int(name[8:16], 16) * ((1 << 32) // size) + int(name[16:24], 16)
@@ -149,6 +151,11 @@ def _scan(directory: Path, source: WalSource, size: int, server: int) -> Iterato
             stored_size=status.st_size,
             modified=datetime.fromtimestamp(status.st_mtime, UTC),
         )
+
+
+def _untouched(path: Path) -> bool:
+    with path.open("rb") as file:
+        return not any(file.read(_LONG_HEADER.size))
 
 
 def histories(layout: Layout) -> dict[int, Path]:
