@@ -328,7 +328,7 @@ def _cell(value: object) -> str:  # noqa: PLR0911 - one line a type
     if isinstance(value, enum.Enum):
         return text(str(value.value))
     if isinstance(value, str):
-        return text(value)
+        return text(value) if " " in value else value  # a single word may be the name of a table
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         return json.dumps(plain(value), ensure_ascii=False) if isinstance(value, Mapping) else ", ".join(_cell(item) for item in value)
     return _scalar(value)

@@ -79,8 +79,8 @@ def _translated(sentence: str) -> str:
         return found
     for pattern, german in _patterns():
         if match := pattern.fullmatch(sentence):
-            # A filled-in value may be a sentence of its own, such as a reason within a refusal.
-            return _fill(german, {name: _translated(value) for name, value in match.groupdict().items()})
+            # A filled-in value may be a sentence of its own, such as a reason within a refusal; a single word may be a name.
+            return _fill(german, {name: _translated(value) if " " in value else value for name, value in match.groupdict().items()})
     return sentence
 
 
