@@ -215,9 +215,8 @@ def check_database(session: Session, head: Stored) -> Replay:  # noqa: C901 - th
                         _check_state(seq, tuple(entry[name] for name in _TOMBSTONE_ORDER), row)
             except EntryError as error:
                 raise ListTamperedError(f"entry {seq} of the erasure list is not valid: {error.fact}") from None
-        for row in rows:
-            if row[15] is not None:
-                found[State(row[15])].add(row[0])
+        for state in State:
+            found[state].update([row[0] for row in rows if row[15] == state])
     if replay.size < head.size:
         raise ListTruncatedError(f"the erasure list ends at entry {replay.size}, its head counts {head.size}")
     if replay.size > head.size or current != head.hash:

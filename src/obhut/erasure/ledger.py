@@ -35,7 +35,7 @@ from obhut.erasure.fingerprints import MAC_KEY_NAME
 from obhut.erasure.mirror import LABEL_PREFIX
 from obhut.erasure.places import Places
 from obhut.erasure.recover import Recovery
-from obhut.erasure.store import SQL, Stored
+from obhut.erasure.store import SQL, Published, Stored
 from obhut.foundation import faultpoints
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
@@ -367,19 +367,24 @@ def _append(build: Callable[[Session, int, datetime], tuple[list[Pending], T]], 
     with here.writing() as session:
         before = here.ready(session, now)
         faultpoints.reach("erasure-list.locked")
-        with session.transaction():
-            locked = store.stored(session, lock=True)
-            if locked != before:
-                raise ListForkedError("another writer changed the erasure list without its lock")
-            pending, result = build(session, before.size, now)
-            published = store.append(session, before, pending) if pending else []
-            faultpoints.reach("erasure-list.inserted")
+        # Decided outside the transaction: the writer's lock keeps what is read, and the append checks that the head has not moved.
+        pending, result = build(session, before.size, now)
+        published = (store.append_one(session, before, pending) or _append_many(session, before, pending)) if pending else []
         faultpoints.reach("erasure-list.committed")
         if published:
             here.publish(session, Stored(before.origin, published[-1].seq, published[-1].hash), published, now)
         if forgets:
             forget_labels(session, now)
     return result
+
+
+def _append_many(session: Session, before: Stored, pending: Sequence[Pending]) -> list[Published]:
+    with session.transaction():
+        if store.stored(session, lock=True) != before:
+            raise ListForkedError("another writer changed the erasure list without its lock")
+        published = store.append(session, before, pending)
+        faultpoints.reach("erasure-list.inserted")
+    return published
 
 
 def forget_labels(session: Session, now: datetime) -> list[str]:

@@ -104,7 +104,7 @@ def read_anchor(directory: Path, key: Ed25519PublicKey | None) -> Checkpoint | N
 
 
 def write_anchor(directory: Path, note: str) -> None:
-    """Replace the anchor, durably: a crash leaves the old one or the new one.
+    """Replace the anchor: a crash leaves the old one or the new one.
 
     Raises:
         MirrorUnwritableError: the state directory cannot be written.
@@ -117,11 +117,7 @@ def write_anchor(directory: Path, note: str) -> None:
             os.fdatasync(handle)
         finally:
             os.close(handle)
+        # The rename is left to the file system: losing it with the power leaves an older anchor, which is always legal.
         temporary.replace(directory / ANCHOR_NAME)
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
     except OSError as error:
         raise MirrorUnwritableError(f"the anchor of the erasure list cannot be written ({error.strerror})") from None

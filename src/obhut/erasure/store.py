@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -74,6 +75,34 @@ def append(session: Session, head: Stored, pending: Sequence[Pending]) -> list[P
     _project(session, pending)
     session.execute(SQL["grow"], (published[-1].seq, current))
     return published
+
+
+def append_one(session: Session, head: Stored, pending: Sequence[Pending]) -> list[Published] | None:
+    """Append the one entry that erasing a person takes, in one round trip and its own transaction; None for anything else.
+
+    Raises:
+        ListStateError: the head or a tombstone moved although the writer's lock is held.
+    """
+    if len(pending) != 1 or pending[0].members["kind"] not in {"tombstone", "effective"}:
+        return None
+    m, text, private = pending[0]
+    after = chain.extend(head.hash, text)
+    if m["kind"] == "tombstone":
+        known = json.loads(private.text) if private else {"key": [], "fingerprint": ""}
+        wanted = 1
+        values: tuple[Any, ...] = (
+            m["seq"], after, head.size, head.hash, text, m["id"], m["database"], m["controller"], m["subject"], array_text(known["key"]),
+            known["fingerprint"], private.salt if private else None, m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"],
+            LABEL_PREFIX + m["at"][:10],
+        )  # fmt: skip
+    else:
+        spans = m["tombstones"]
+        wanted = sum(high - low + 1 for low, high in spans)
+        lows, highs = [low for low, _ in spans], [high for _, high in spans]
+        values = (lows, highs, m["seq"], after, head.size, head.hash, wanted, text, m["at"])
+    if session.value(SQL["record_one" if m["kind"] == "tombstone" else "effective_one"], values) != wanted:
+        raise ListStateError("the erasure list changed under its writer")
+    return [Published(m["seq"], text, after, private)]
 
 
 def _project(session: Session, pending: Sequence[Pending]) -> None:
@@ -147,7 +176,8 @@ def label_of(text: str) -> str:
 
 def tombstones(rows: Iterable[Row]) -> list[Tombstone]:
     """Return rows as tombstones."""
-    make, actions, states = Tombstone._make, _ACTIONS, _STATES
+    # Without the constructor's call: a restore makes a million of them.
+    make, actions, states = partial(tuple.__new__, Tombstone), _ACTIONS, _STATES
     return [
         make((seq, i, db, ctl, kind, None if key is None else tuple(key), fp or "", actions[act], mv, ins, ep, at, states[st]))
         for seq, i, db, ctl, kind, key, fp, act, mv, ins, ep, at, st in rows

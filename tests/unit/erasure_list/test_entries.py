@@ -29,6 +29,12 @@ def test_canonical_text_is_a_fixed_point(value):
     assert "\n" not in text
 
 
+@given(st.lists(TEXT | st.uuids().map(str) | st.integers().map(str), min_size=1), st.sampled_from(["", "ab" * 32]))
+def test_the_short_cut_for_plain_keys_is_canonical(key, fingerprint_):
+    """The private part is the canonical text whichever way it is made."""
+    assert entries.private_of_tombstone(key, fingerprint_) == canonical({"fingerprint": fingerprint_, "key": key})
+
+
 @pytest.mark.parametrize("value", [1.5, True, -1, 2**53, b"x", "\ud800", {"\u00e4": 1}, {"a": {"b": 1.0}}, object()])
 def test_values_that_other_libraries_would_write_differently_are_refused(value):
     """Floats, booleans, negative or large integers, bytes, lone surrogates and non-ASCII names cannot enter an entry."""

@@ -49,6 +49,28 @@ COPY erasure_entry (seq, body, hash) FROM STDIN
 COPY erasure_tombstone (seq, id, database, controller, subject_kind, key, fingerprint, salt, action, map_version, instruction, epoch, erased_at,
                         state, sealed_under) FROM STDIN
 
+-- record_one: a whole append of one tombstone in one statement, unless the head has moved
+WITH head AS (UPDATE erasure_head SET size = %s, hash = %s WHERE size = %s AND hash = %s RETURNING size, hash),
+     entry AS (INSERT INTO erasure_entry (seq, body, hash) SELECT size, %s, hash FROM head RETURNING seq),
+     tombstone AS (
+         INSERT INTO erasure_tombstone (seq, id, database, controller, subject_kind, key, fingerprint, salt, action, map_version, instruction,
+                                        epoch, erased_at, state, sealed_under)
+         SELECT seq, %s, %s, %s, %s, %s::text[], %s, %s, %s, %s, %s, %s, %s::timestamptz, 'recorded', %s FROM entry RETURNING 1
+     )
+SELECT count(*) FROM tombstone
+
+-- effective_one: a whole append of one entry that makes recorded tombstones effective, unless the head or a tombstone has moved
+WITH span AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)),
+     due AS (SELECT t.seq FROM span JOIN erasure_tombstone t ON t.seq BETWEEN span.low AND span.high WHERE t.state = 'recorded'),
+     head AS (
+         UPDATE erasure_head SET size = %s, hash = %s WHERE size = %s AND hash = %s AND (SELECT count(*) FROM due) = %s RETURNING size, hash
+     ),
+     entry AS (INSERT INTO erasure_entry (seq, body, hash) SELECT size, %s, hash FROM head RETURNING seq),
+     moved AS (
+         UPDATE erasure_tombstone t SET state = 'effective', effective_at = %s::timestamptz FROM due, entry WHERE t.seq = due.seq RETURNING 1
+     )
+SELECT count(*) FROM moved
+
 -- add_epoch: a new restore epoch
 INSERT INTO erasure_epoch (seq, database, number, run, system_identifier, timeline, opened_at) VALUES (%s, %s, %s, %s, %s, %s, %s)
 
