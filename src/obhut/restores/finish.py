@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from obhut.backups import heartbeat
 from obhut.datamap.graph import Graph
 from obhut.erasure import ledger
 from obhut.postgres.catalogue import Catalogue
 from obhut.postgres.catalogue import Sequence as SequenceFacts
-from obhut.postgres.clusters import Binaries
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, Literal, qualified
 from obhut.restores import pool, streams
@@ -57,7 +55,7 @@ def counters(source: Session, graph: Graph, database: str) -> list[Counter]:
             continue
         row = source.row(SQL("SELECT last_value, is_called FROM {}").format(qualified(sequence.schema, sequence.name)))
         last = int(row[0]) if row and row[1] else None
-        highest = erased.get((sequence.table, sequence.column)) if sequence.table is not None else None
+        highest = erased.get((sequence.table, sequence.column)) if sequence.table is not None and sequence.column is not None else None
         wanted = next_value(
             sequence.increment, sequence.minimum, sequence.maximum, [last, marks.get((sequence.schema, sequence.name)), highest]
         )
@@ -147,9 +145,8 @@ def doomed_large_objects(source: Session, loading: Loading, columns: Sequence[tu
     return sorted(kept & everything), len(everything - kept)
 
 
-def copy_large_objects(programs: Binaries, source: Session, target: Session, oids: Sequence[int], directory: Path) -> int:
+def copy_large_objects(source: Session, target: Session, oids: Sequence[int]) -> int:
     """Copy large objects under their own oids, piece by piece in constant memory; return how many."""
-    del programs, directory
     done = streams.finished(target)
     for oid in oids:
         mark = f"large object {oid}"

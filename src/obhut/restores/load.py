@@ -167,9 +167,9 @@ def _table_entries(loading: Loading, parts: Sequence[Part], tables: Mapping[int,
     weights: dict[str, int] = {}
     for part in parts:
         table = tables[part.oid]
-        name = streams.destination(table).as_string(None)
-        waits.setdefault(name, set()).add(part.name)
-        weights[name] = weights.get(name, 0) + part.weight
+        place = streams.destination(table).as_string(None)
+        waits.setdefault(place, set()).add(part.name)
+        weights[place] = weights.get(place, 0) + part.weight
     for entry in loading.wanted(Section.POST_DATA):
         name = _own_table(entry)
         if entry.kind in _EARLY and name is not None:

@@ -63,7 +63,7 @@ class Target:
 
 def new_cluster(settings: Settings, directory: Path, major: int, superuser: str, wal_segment_mb: int, *, checksums: bool = True) -> Cluster:
     """Return a running, private, not yet durable cluster; repeating it after a kill is harmless."""
-    cluster = Cluster(directory, binaries(settings, major), server_user(settings))
+    cluster = cluster_at(settings, directory, major)
     marker = directory / "boot"
     if cluster.initialised and marker.exists() and marker.read_text(encoding="ascii") != boot_id():
         cluster.remove()  # loaded without flushing, then the machine went down: nobody knows what reached the disk
@@ -73,6 +73,11 @@ def new_cluster(settings: Settings, directory: Path, major: int, superuser: str,
     cluster.configure({**loading, "shared_buffers": f"{buffers_mb()}MB"})
     cluster.start(timeout=300)
     return cluster
+
+
+def cluster_at(settings: Settings, directory: Path, major: int) -> Cluster:
+    """Return the cluster of a directory, made or not."""
+    return Cluster(directory, binaries(settings, major), server_user(settings))
 
 
 def on_cluster(cluster: Cluster, name: str, superuser: str) -> Target:

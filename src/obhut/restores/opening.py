@@ -1,0 +1,107 @@
+"""Opening a restored database: only after its proof, under the lock of the erasure list, and then everybody may come in.
+
+The order survives a kill: nothing that was erased since the proof may be missing (looked up under the lock, so nobody is recorded in
+between), the new epoch stands in the list before the first person can get a number again, then the door is opened. Repeating it does
+no harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from obhut.erasure import ledger
+from obhut.foundation.actors import Actor
+from obhut.foundation.clock import Clock
+from obhut.foundation.settings import Settings
+from obhut.journal import runs
+from obhut.journal.states import RunState
+from obhut.postgres.connections import Session
+from obhut.postgres.sql import SQL, Identifier
+from obhut.restores import run as restoring
+from obhut.restores import store, streams
+from obhut.restores import target as targets
+from obhut.restores.errors import NotProvedError, RestoreStateError
+from obhut.restores.progress import Progress, Silent
+from obhut.restores.quarantine import database_name
+from obhut.restores.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A database that is in use again.
+
+    Attributes:
+        url: where it is reached.
+        epoch: the restore epoch that began.
+        system_identifier: of the server it lives on now: a base backup of it is due.
+    """
+
+    run: str
+    url: str
+    epoch: int
+    system_identifier: str
+
+
+def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, progress: Progress | None = None) -> Opened:
+    """Open the database of a restore that was proved.
+
+    People who were erased since the proof are carried out at the target and the proof is made anew first.
+
+    Raises:
+        NotProvedError: there is no certificate that holds.
+        RestoreStateError: the run restored into a side schema, or is over.
+    """
+    ledger.open_ledger(settings)
+    journalled = runs.get(run_id)
+    if journalled.parameters.get("scope") != "database":
+        raise RestoreStateError("a side schema needs no opening", "It is in its database already; see obhut restore show.")
+    kept = store.find(run_id)
+    if kept is None or not kept.holds:
+        raise NotProvedError(f"restore {run_id} is not proved", f'Run "obhut restore resume {run_id}"; the database stays closed until then.')
+    if _late(journalled.database, _size(kept)):
+        restoring.resume(settings, run_id, actor, clock, progress)
+    run = runs.resume(run_id, clock)
+    with runs.guarded(run, clock):
+        target, major = _target(settings, run_id)
+        with runs.step(run, "open", clock) as step, ledger.places().writing():
+            proved = store.find(run_id)
+            if proved is None or not proved.holds or _late(run.database, _size(proved)):
+                raise NotProvedError("somebody was erased since the proof", f'Run "obhut restore open {run_id}" again.')
+            if target.cluster is not None:
+                target.cluster.start(timeout=600)
+            with Session.connect(target.url, application_name=streams.application_name(run_id)) as session:
+                session.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(streams.RECORDS)))
+                system, timeline = session.row(
+                    "SELECT (SELECT system_identifier::text FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint())"
+                ) or ("0", 1)
+            epoch = ledger.new_epoch(run.database, run_id, system, int(timeline), clock)
+            targets.open_to_others(target)
+            step.record(epoch=epoch.number, system_identifier=system)
+        store.opened(run_id, clock)
+        restoring.remove(settings, run, target=False)
+        runs.finish(run, RunState.DONE, clock=clock)
+    del major
+    return Opened(run_id, target.url, epoch.number, str(system))
+
+
+def _late(database: str, size: int) -> bool:
+    """Whether anybody was recorded behind a size of the list."""
+    return any(chunk for chunk in ledger.open_list(database, after=size, size=1))
+
+
+def _size(kept: store.Kept) -> int:
+    return int(kept.document["certificate"]["erasure_list"]["size"])
+
+
+def _target(settings: Settings, run_id: str) -> tuple[Target, int]:
+    """Return the target of a journalled restore."""
+    run = runs.get(run_id)
+    request = restoring.Request.of(run)
+    steps = {step.name: step for step in runs.list_steps(run_id)}
+    major = int(str(steps["preflight"].facts["major"]))
+    if request.target:
+        return targets.on_server(request.target), major
+    cluster = targets.cluster_at(settings, settings.state.directory / restoring.RESTORES / run_id / "target", major)
+    superuser = unquote(str(steps["target"].facts["superuser"]))
+    return targets.on_cluster(cluster, database_name(settings.database(run.database).url), superuser), major
