@@ -5,18 +5,26 @@ The plain restore uses the same backups, the same recovery and the same moment; 
 
 from __future__ import annotations
 
+from rich.text import Text
+
+from obhut.backups import heartbeat
+from obhut.backups import run as backups
 from obhut.backups.repository import Repository
+from obhut.demo import vendor
 from obhut.demo.acts import traces
 from obhut.demo.errors import DemoFailedError
-from obhut.demo.scene import Scene, Traces
+from obhut.demo.scene import Scene
 from obhut.demo.vendor import DATABASE, PERSON
+from obhut.foundation.clock import stamp
+from obhut.foundation.language import text
+from obhut.foundation.settings import FILE_NAME, load
 from obhut.postgres.clusters import binaries
 from obhut.postgres.connections import Session
+from obhut.promises.evaluate import evaluate
 from obhut.promises.model import State
-from obhut.restores import quarantine
+from obhut.restores import opening, quarantine, run, store
 from obhut.restores.plan import Form, RecoveryTarget
 
-_GONE = Traces(person=0, bookings=0, waiting=0, invoices=2)  # the law keeps the two invoices
 _STYLES = {State.KEPT: "green", State.BROKEN: "bold red", State.UNPROVEN: "yellow"}
 
 
@@ -54,3 +62,110 @@ def restore_plainly(scene: Scene) -> None:
         waiting=found.waiting,
     )
     stage.tell("With every backup tool of the field the story ends here: an erasure undone, and nobody notices.")
+
+
+def restore(scene: Scene) -> None:
+    """Act: the filtered restore, its certificate, and the database open again."""
+    stage = scene.stage
+    assert scene.moment is not None  # noqa: S101 - an earlier act has set it
+    moment = stamp(scene.moment)
+    stage.act(
+        "What Obhut does",
+        "The same again, but the rows stream through the erasure list into a new database: who was erased never reaches it. "
+        "Nobody can connect before the proof holds.",
+    )
+    stage.command(f"obhut restore run {DATABASE} --to {moment}")
+    with stage.step("Restoring through the filter, and proving it") as step:
+        request = run.Request(DATABASE, RecoveryTarget(Form.TIME, time=scene.moment))
+        outcome = run.begin(scene.settings, request, scene.actor, scene.clock, stage)
+        step.done("Recovered, filtered, loaded, indexed, compared, searched")
+    if not outcome.holds:
+        raise DemoFailedError("the restore was not proved", f'See "obhut restore show {outcome.run}".')
+    _certificate(scene, outcome.run)
+    stage.command(f"obhut restore verify {outcome.certificate.name}")
+    with stage.step("Verifying the certificate against the target, with code of its own") as step:
+        step.done("The certificate holds")
+    stage.command(f"obhut restore open {outcome.run}")
+    with stage.step("Opening the database") as step:
+        opened = opening.open_database(scene.settings, outcome.run, scene.actor, scene.clock, stage)
+        step.done("Open; epoch {epoch} of the erasure list begins", epoch=opened.epoch)
+    scene.url = opened.url
+    _compare(scene)
+
+
+def _certificate(scene: Scene, run_id: str) -> None:
+    kept = store.find(run_id)
+    assert kept is not None  # noqa: S101 - it holds
+    content = kept.document["certificate"]
+    tables = content["tables"]
+    passed = [one for one in content["statements"] if one["result"] == "passed"]
+    canaries = content["canaries"]
+    scene.stage.tell("Certificate {file}, signed:", file=store.paths(scene.settings, run_id)[0].name)
+    scene.stage.table(
+        ["statement", "figure"],
+        [
+            ("people left out", content["erasure_list"]["people_left_out"]),
+            ("rows in the recovered database", sum(one["source"] for one in tables)),
+            ("rows left out", sum(one["deleted"] for one in tables)),
+            ("rows without their personal values", sum(one["changed"] for one in tables)),
+            ("rows in the restored database, checksums equal", sum(one["target"] for one in tables)),
+            ("canaries found before, and absent after", sum(1 for one in canaries if one["rows_before"] and not one["rows_after"])),
+            ("statements proved", len(passed)),
+            ("statements not checked", sum(1 for one in content["statements"] if one["result"] == "unchecked")),
+        ],
+    )
+    scene.rows = sum(one["target"] for one in tables)
+
+
+def _compare(scene: Scene) -> None:
+    with Session.connect(scene.url, application_name="kursblick") as session:
+        found = traces(session)
+        word = str(session.value("SELECT word FROM status_words ORDER BY id DESC LIMIT 1"))
+    before = scene.before
+    if (
+        before is None
+        or (found.person, found.bookings, found.waiting) != (0, 0, 0)
+        or found.invoices != before.invoices
+        or word != scene.word
+    ):
+        raise DemoFailedError("the restored database is not what the certificate says", "Do not use this version.")
+    scene.stage.table(
+        ["participant {key}".format(key=PERSON), "before", "plain restore", "Obhut's restore"],
+        [
+            ("person", before.person, before.person, found.person),
+            ("bookings", before.bookings, before.bookings, found.bookings),
+            ("waiting lists", before.waiting, before.waiting, found.waiting),
+            ("invoices, kept: § 147 AO", before.invoices, before.invoices, found.invoices),
+        ],
+    )
+    scene.stage.verdict('Participant {key} stays erased, and the word is there: "{word}"', good=True, key=PERSON, word=word)
+
+
+def go_on(scene: Scene) -> None:
+    """Act: the vendor works on, backups begin anew, and every promise is evaluated."""
+    stage = scene.stage
+    stage.act("And the promises?", "The vendor works on with the restored database; its backups begin anew.")
+    (scene.folder / FILE_NAME).write_text(vendor.settings_text(scene.url), encoding="utf-8")
+    scene.settings = load(scene.folder / FILE_NAME)
+    stage.command(f"obhut backup start {DATABASE}")
+    with stage.step("Taking a base backup of the restored database") as step:
+        taken = backups.start(scene.settings, DATABASE, scene.actor, scene.clock, step.bar.reach)
+        heartbeat.beat(DATABASE, scene.url)
+        step.done("Base backup {id}; WAL streams again", id=taken.backup.id if taken.backup else "–")
+    stage.command("obhut promises")
+    with stage.step("Evaluating every promise on the running system") as step:
+        verdicts = evaluate(scene.settings, scene.clock)
+        states = [verdict.state for verdict in verdicts]
+        step.done(
+            "{kept} kept, {broken} broken, {unproven} unproven",
+            kept=states.count(State.KEPT),
+            broken=states.count(State.BROKEN),
+            unproven=states.count(State.UNPROVEN),
+        )
+    stage.table(
+        ["promise", "state", "what it says"],
+        [(v.promise.id, Text(text(v.state.value), style=_STYLES[v.state]), v.promise.sentence) for v in verdicts],
+        styles=["bold", "", "dim"],
+    )
+    if State.BROKEN in states:
+        raise DemoFailedError("a promise is broken", 'See "obhut promises --evidence".')

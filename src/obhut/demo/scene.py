@@ -39,6 +39,7 @@ class Scene:
     before: Traces | None = None
     word: str = ""
     moment: datetime | None = None  # before the erasure
+    url: str = ""  # of the restored database
     rows: int = 0
 
     def document(self, name: str, text: str) -> str:

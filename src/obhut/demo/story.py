@@ -29,6 +29,8 @@ ACTS: tuple[Callable[[Scene], None], ...] = (
     acts.erase,
     acts.lose,
     restoring.restore_plainly,
+    restoring.restore,
+    restoring.go_on,
 )
 
 
