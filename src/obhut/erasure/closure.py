@@ -3,9 +3,13 @@
 Four kinds of propagation, all set-based, all monotone, repeated until nothing is added:
 
 - *reach*: a row belongs to a person when it links to a row that does (the links of the data map);
-- *foreign keys*: children of deleted rows follow their ``ON DELETE`` action, as the server would make them;
+- *foreign keys*: children of deleted rows follow their ``ON DELETE`` action, as the server would make them, unless the map says that the
+  very link is to be unlinked or its row anonymised;
 - *unlinking*: rows that stay lose the key that led to a deleted row;
 - *orphans*: a shared parent goes when its last referencing row goes, and is anonymised when only anonymised rows still reference it.
+
+Deletion, reach and unlinking are decided for each cohort on its own and then added up (a row that any cohort deletes is deleted), so the
+outcome does not depend on the order in which people or links are visited.
 
 The same function serves a live erasure (inside one REPEATABLE READ transaction, so that addresses hold) and the filter of a restore
 (a paused quarantine): what production did and what a restore leaves out cannot drift apart. It reads and never writes.
@@ -14,96 +18,26 @@ The same function serves a live erasure (inside one REPEATABLE READ transaction,
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from obhut.datamap.graph import Graph, Link, LinkForm, Reference, Subject, TableNode
+from obhut.datamap.graph import Graph, Link, LinkForm, Reference, TableNode
 from obhut.datamap.models import Treatment, Verb
 from obhut.erasure import expressions
 from obhut.erasure.addresses import RowAddresses
+from obhut.erasure.effects import Change, Effects, NamedChange, Seed, TableEffect, Trace, group_changes, union
 from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort, PlannedEffect
+from obhut.erasure.queries import Absent, Leading, Queries, array_literal
 from obhut.erasure.refusals import PlanConflictError
 from obhut.postgres.catalogue import Action as OnDelete
 from obhut.postgres.catalogue import ForeignKey, Table
-from obhut.postgres.connections import Row, Session
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, trusted
+from obhut.postgres.connections import Session
 
-CHUNK = 200_000  # row addresses or keys a query at the most: two megabytes of parameters
+__all__ = ["Change", "Effects", "Seed", "TableEffect", "Trace", "resolve", "select_rows", "traces"]
+
 ORPHAN_CHUNK = 20_000
-
-Keys = list[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Rows that stay, and the new value of each changed column."""
-
-    rows: RowAddresses
-    assignments: Mapping[str, Composable]
-
-
-@dataclass(frozen=True, slots=True)
-class TableEffect:
-    """What becomes of one relation's rows (a plain table or a leaf partition); all other rows stay as they are."""
-
-    table: Table
-    deleted: RowAddresses
-    changes: tuple[Change, ...]
-    reached: RowAddresses
-
-    @property
-    def changed(self) -> int:
-        """Number of rows that stay with other values."""
-        return sum(change.rows.count for change in self.changes)
-
-    @property
-    def touched(self) -> RowAddresses:
-        """Rows that are deleted or changed."""
-        rows = self.deleted
-        for change in self.changes:
-            rows = rows | change.rows
-        return rows
-
-
-@dataclass(frozen=True)
-class Effects:
-    """The outcome of the fixpoint.
-
-    Attributes:
-        tables: by oid of the relation that holds the rows; relations without effect are left out.
-        settings: run-time parameters that the assignments read; to be set in each session that applies them.
-        planned: counts with reasons.
-    """
-
-    tables: dict[int, TableEffect]
-    settings: dict[str, str]
-    planned: tuple[PlannedEffect, ...]
-
-    @property
-    def deleted(self) -> int:
-        """Rows deleted, over all tables."""
-        return sum(effect.deleted.count for effect in self.tables.values())
-
-    @property
-    def changed(self) -> int:
-        """Rows changed, over all tables."""
-        return sum(effect.changed for effect in self.tables.values())
-
-    def apply_settings(self, session: Session) -> None:
-        """Set the run-time parameters that the assignments read."""
-        for name, value in self.settings.items():
-            session.set(name, value)
-
-
-@dataclass(frozen=True)
-class Seed:
-    """People to start from: rows of the subject table, and keys whose row is not there."""
-
-    cohort: Cohort
-    subject: Subject
-    rows: dict[int, RowAddresses]
-    missing: Keys = field(default_factory=list)
+_SET, _UNLINK, _ANONYMISE = range(3)  # order of changes
 
 
 @dataclass
@@ -111,30 +45,37 @@ class _Relation:
     """The growing state of one relation."""
 
     deleted: RowAddresses = field(default_factory=RowAddresses)
+    deleted_by: dict[Cohort, RowAddresses] = field(default_factory=dict)
     reached: dict[Cohort, RowAddresses] = field(default_factory=dict)
     kept: RowAddresses = field(default_factory=RowAddresses)
     soft: RowAddresses = field(default_factory=RowAddresses)  # anonymised: they stay, but no longer stand for a person
-    changes: dict[str, RowAddresses] = field(default_factory=dict)
+    candidates: RowAddresses = field(default_factory=RowAddresses)  # shared parents that a link led to
+    changes: dict[NamedChange, RowAddresses] = field(default_factory=dict)
+
+    def nulled(self, columns: Iterable[str]) -> RowAddresses:
+        """Return the rows in which one of the columns becomes null (or its default)."""
+        wanted = frozenset(columns)
+        return union(rows for change, rows in self.changes.items() if change.nulls & wanted)
 
 
 class Closure:
     """One run of the fixpoint. Use :func:`resolve` or :func:`select_rows`."""
 
     def __init__(self, session: Session, graph: Graph) -> None:
-        self._session = session
         self._graph = graph
         self._catalogue = graph.catalogue
+        self._queries = Queries(session, graph.catalogue)
         self._relations: dict[int, _Relation] = defaultdict(_Relation)
         self._queue: deque[Callable[[], None]] = deque()
-        self._expressions: dict[str, dict[str, expressions.Expression]] = {}
-        self._nulled: dict[str, frozenset[str]] = {}
         self._settings: dict[str, set[str]] = {}
-        self._setting_types: dict[str, str] = {}
         self._reasons: dict[tuple[str, Verb, str], dict[int, RowAddresses]] = defaultdict(lambda: defaultdict(RowAddresses))
         self._links: dict[int, list[Link]] = defaultdict(list)
+        self._numbers: dict[int, int] = {}  # by id of the link, which the graph keeps alive
+        self._unlinking: dict[int, NamedChange] = {}
         for node in graph.tables.values():
-            for link in node.links:
+            for number, link in enumerate(node.links):
                 self._links[link.parent].append(link)
+                self._numbers[id(link)] = number
         self._foreign_keys: dict[int, list[ForeignKey]] = defaultdict(list)
         for key in self._catalogue.foreign_keys:
             if key.enforced:
@@ -146,7 +87,7 @@ class Closure:
 
     # -- entry points ---------------------------------------------------------------------------------------------------------
 
-    def run(self, seeds: Iterable[Seed]) -> Effects:
+    def run(self, seeds: Iterable[Seed], traces: Iterable[Trace]) -> Effects:
         """Run the fixpoint from the seeds and return the effects."""
         for seed in seeds:
             subject = seed.subject
@@ -154,7 +95,9 @@ class Closure:
             for oid, rows in seed.rows.items():
                 self._reach(seed.cohort, oid, rows, treatment, (), f"is the {subject.kind}")
             if seed.missing:
-                self._reach_by_key(seed.cohort, subject, seed.missing)
+                self._reach_by_key(seed.cohort, seed.missing)
+        for trace in traces:
+            self._reach_by_key(trace.cohort, trace.absent)
         self._drain()
         while self._settle_orphans():
             self._drain()
@@ -163,23 +106,31 @@ class Closure:
     def select(self, rows: Mapping[int, RowAddresses]) -> dict[int, RowAddresses]:
         """Return all rows that belong to the given ones by the links of the map, and the shared parents that they reference."""
         self._selecting = True
-        for subject in self._graph.subjects.values():
-            for hop in subject.controller_path:
-                self._links[hop.parent].append(hop)
+        if any(self._catalogue.root(oid).oid == self._graph.controller for oid in rows):
+            # Downwards from a controller only: a person must not lead to its controller's other people.
+            for subject in self._graph.subjects.values():
+                for hop in subject.controller_path:
+                    self._links[hop.parent].append(hop)
         for oid, addresses in rows.items():
             self._reach(_SELECT, oid, addresses, _STAY, (), "selected")
         self._drain()
-        for references in self._references.values():
-            for reference in references:
-                self._select_parents(reference)
+        grew = True
+        while grew:
+            grew = False
+            for references in self._references.values():
+                for reference in references:
+                    grew |= self._select_parents(reference)
         return {oid: state.reached[_SELECT] for oid, state in self._relations.items() if state.reached.get(_SELECT)}
 
-    def _select_parents(self, reference: Reference) -> None:
+    def _select_parents(self, reference: Reference) -> bool:
+        grew = False
         for leaf in self._catalogue.leaves(reference.child):
             selected = self._relations[leaf.oid].reached.get(_SELECT, _NONE)
-            for oid, rows in self._referenced(reference, leaf, selected).items():
+            for oid, rows in self._queries.referenced(reference, leaf, selected).items():
                 state = self._relations[oid]
+                grew |= bool(rows - state.reached.get(_SELECT, _NONE))
                 state.reached[_SELECT] = state.reached.get(_SELECT, _NONE) | rows
+        return grew
 
     def _drain(self) -> None:
         while self._queue:
@@ -194,49 +145,56 @@ class Closure:
         if not rows or verb is None or verb is Verb.UNLINK:
             return
         state = self._relations[oid]
-        new = rows - state.reached.get(cohort, _NONE)
         root = self._catalogue.root(oid)
         if verb is Verb.DELETE:
             self._delete(cohort, oid, rows, reason)
-        elif verb is Verb.ANONYMISE and not self._selecting:
-            state.soft |= rows
+            return
+        if verb is Verb.DELETE_IF_ORPHANED:
+            state.candidates |= rows  # whether it belongs to the person alone is not known yet
+            return
+        if verb is Verb.ANONYMISE and not self._selecting:
+            if not only:
+                state.soft |= rows  # with some columns only, the row still stands for another person
             self._anonymise(root, oid, rows, only, reason)
         elif verb is Verb.KEEP and not self._selecting:
             state.kept |= rows
             ground = treatment.ground if treatment else ""
             period = treatment.period if treatment else ""
             self._note(root, Verb.KEEP, f"{reason}; kept: {ground}, {period}", oid, rows)
+        self._spread(cohort, oid, rows)
+
+    def _spread(self, cohort: Cohort, oid: int, rows: RowAddresses) -> None:
+        """Follow the links that lead to rows, once for each row and cohort."""
+        state = self._relations[oid]
+        new = rows - state.reached.get(cohort, _NONE)
         if new:
             state.reached[cohort] = state.reached.get(cohort, _NONE) | new
             self._queue.append(lambda: self._follow_links(cohort, oid, new))
 
     def _delete(self, cohort: Cohort, oid: int, rows: RowAddresses, reason: str) -> None:
         state = self._relations[oid]
-        new = rows - state.deleted
+        new = rows - state.deleted_by.get(cohort, _NONE)
         if not new:
             return
-        state.deleted |= new
-        self._note(self._catalogue.root(oid), Verb.DELETE, reason, oid, new)
-        fresh = new - state.reached.get(cohort, _NONE)
-        if fresh:
-            state.reached[cohort] = state.reached.get(cohort, _NONE) | fresh
-            self._queue.append(lambda: self._follow_links(cohort, oid, fresh))
+        state.deleted_by[cohort] = state.deleted_by.get(cohort, _NONE) | new
+        if fresh := new - state.deleted:
+            state.deleted |= fresh
+            self._note(self._catalogue.root(oid), Verb.DELETE, reason, oid, fresh)
+        self._spread(cohort, oid, new)
         self._queue.append(lambda: self._follow_deletion(cohort, oid, new))
 
     def _anonymise(self, root: Table, oid: int, rows: RowAddresses, only: tuple[str, ...], reason: str) -> None:
         node = self._graph.tables.get(root.oid)
         rules = {column: rule for column, rule in (node.anonymise if node else {}).items() if not only or column in only}
         if rules:
-            name = f"anonymise {root.oid} {','.join(sorted(rules))}"
             made = {column: expressions.anonymised(rule, root, root.by_name[column]) for column, rule in rules.items()}
-            self._change(oid, name, made, rows)
+            nulls = frozenset(column for column, rule in rules.items() if rule.way == "null")
+            self._change(oid, NamedChange(_ANONYMISE, f"anonymise {root.oid} {','.join(sorted(rules))}", made, nulls), rows)
             self._note(root, Verb.ANONYMISE, reason, oid, rows)
 
-    def _change(self, oid: int, name: str, made: dict[str, expressions.Expression], rows: RowAddresses, *, nulls: Iterable[str] = ()) -> None:
+    def _change(self, oid: int, change: NamedChange, rows: RowAddresses) -> None:
         changes = self._relations[oid].changes
-        changes[name] = changes.get(name, _NONE) | rows
-        self._expressions.setdefault(name, made)
-        self._nulled.setdefault(name, frozenset(nulls))
+        changes[change] = changes.get(change, _NONE) | rows
 
     def _note(self, root: Table, verb: Verb, reason: str, oid: int, rows: RowAddresses) -> None:
         noted = self._reasons[root.full_name, verb, reason]
@@ -248,67 +206,124 @@ class Closure:
             yield current
             current = self._catalogue.tables[current].parent
 
+    # -- along links ----------------------------------------------------------------------------------------------------------
+
     def _follow_links(self, cohort: Cohort, oid: int, rows: RowAddresses) -> None:
-        parent_table = self._catalogue.tables[oid]
+        parent = self._catalogue.tables[oid]
         for ancestor in self._ancestors(oid):
             for link in self._links.get(ancestor, ()):
                 treatment = link.treatment(anonymising=cohort.anonymising)
-                if self._selecting and not (treatment and treatment.verb is Verb.UNLINK):
-                    treatment = _STAY  # what a link to be unlinked leads to is another person's row
-                if cohort.verb(treatment) is None or (self._selecting and treatment is not _STAY):
-                    continue
-                source = SQL("ONLY {}").format(_name(parent_table))
-                for chunk in rows.chunks(CHUNK):
-                    found = self._linked(link, source, chunk)
-                    self._arrive(cohort, link, treatment, found)
+                if self._selecting:
+                    if treatment and treatment.verb is Verb.UNLINK:
+                        continue  # what a link to be unlinked leads to is another person's row
+                    treatment = _STAY
+                if cohort.verb(treatment) is not None:
+                    self._arrive(cohort, link, treatment, self._queries.linked(link, parent, rows))
 
-    def _arrive(self, cohort: Cohort, link: Link, treatment: Treatment | None, found: list[Row]) -> None:
+    def _arrive(self, cohort: Cohort, link: Link, treatment: Treatment | None, found: Leading) -> None:
         reason = f"belongs to {self._catalogue.root(link.parent).full_name} by {link.name}"
-        grouped = _group(found)
-        for oid, rows in grouped.items():
+        for oid, rows in found.rows.items():
             if cohort.verb(treatment) is Verb.UNLINK:
-                self._unlink(link, oid, rows, found)
+                self._unlink(link, oid, rows, found.keys)
             else:
                 self._reach(cohort, oid, rows, treatment, link.anonymises, reason)
 
-    def _unlink(self, link: Link, oid: int, rows: RowAddresses, found: list[Row]) -> None:
+    def _reach_by_key(self, cohort: Cohort, absent: Absent) -> None:
+        """Reach rows that name a row which is gone: only links without a foreign key can do so."""
+        for link in self._links.get(absent.table, ()):
+            treatment = link.treatment(anonymising=cohort.anonymising)
+            if cohort.verb(treatment) is None or _guarded(link) or set(link.parent_columns) != set(absent.columns):
+                continue  # part of a composite key names other people too
+            found = self._queries.linked_to_absent(link, absent)
+            self._arrive(cohort, link, treatment, found)
+            if cohort.verb(treatment) is Verb.ANONYMISE:
+                self._drop_key(link, found)
+
+    def _drop_key(self, link: Link, found: Leading) -> None:
+        """Take the key of a deleted row away, where that is possible: it is of no use to anybody."""
+        if self._unlink_change(link).expressions:
+            for oid, rows in found.rows.items():
+                self._unlink(link, oid, rows, found.keys)
+
+    def _unlink(self, link: Link, oid: int, rows: RowAddresses, keys: Iterable[str]) -> None:
+        change = self._unlink_change(link)
         child = self._catalogue.root(oid)
-        column = child.by_name[link.columns[0]]
-        name = f"unlink {link.child} {link.name}"
+        parent = self._catalogue.root(link.parent).full_name
+        if not change.expressions:
+            raise PlanConflictError(
+                f"rows of {child.full_name} are to be unlinked from {parent}, and none of the columns of {link.name} can be null",
+                "Use delete or anonymise for this link, or make a column nullable.",
+            )
+        if link.form is not LinkForm.COLUMNS:
+            self._settings.setdefault(_setting(change), set()).update(keys)
+        self._change(oid, change, rows)
+        self._note(child, Verb.UNLINK, f"names {parent} by {link.name}", oid, rows)
+
+    def _unlink_change(self, link: Link) -> NamedChange:
+        """Return the change that takes the key of a link away; without expressions when no column may be null."""
+        if id(link) not in self._unlinking:
+            self._unlinking[id(link)] = self._make_unlink_change(link)
+        return self._unlinking[id(link)]
+
+    def _make_unlink_change(self, link: Link) -> NamedChange:
+        child = self._catalogue.tables[link.child]
+        name = f"unlink {link.child} {self._numbers[id(link)]}"
         if link.form is LinkForm.COLUMNS:
-            self._change(oid, name, dict.fromkeys(link.columns, expressions.null), rows, nulls=link.columns)
-        else:
-            setting = f"obhut.keys_{link.child}_{_safe(link.name)}"
-            self._settings.setdefault(setting, set()).update(row[2].decode() if isinstance(row[2], bytes) else row[2] for row in found)
-            make = expressions.array_without if link.form is LinkForm.ARRAY else None
-            expression = make(setting, column) if make else expressions.json_without(setting, column, link.path)
-            self._change(oid, name, {column.name: expression}, rows)
-        self._note(child, Verb.UNLINK, f"names {self._catalogue.root(link.parent).full_name} by {link.name}", oid, rows)
+            columns = self._nullable(link)
+            return NamedChange(_UNLINK, name, dict.fromkeys(columns, expressions.null), frozenset(columns))
+        column = child.by_name[link.columns[0]]
+        setting = _setting(NamedChange(_UNLINK, name, {}))
+        made = (
+            expressions.array_without(setting, column)
+            if link.form is LinkForm.ARRAY
+            else expressions.json_without(setting, column, link.path)
+        )
+        return NamedChange(_UNLINK, name, {column.name: made})
+
+    def _nullable(self, link: Link) -> tuple[str, ...]:
+        """Return the columns that unlinking sets to null: those of the foreign key's own list, or all that may be null."""
+        child = self._catalogue.tables[link.child]
+        listed = link.foreign_key.set_columns if link.foreign_key and link.foreign_key.on_delete is OnDelete.SET_NULL else ()
+        columns = (child.by_name[name] for name in listed or link.columns)
+        return tuple(column.name for column in columns if not column.not_null and not column.is_generated)
+
+    # -- along foreign keys ---------------------------------------------------------------------------------------------------
 
     def _follow_deletion(self, cohort: Cohort, oid: int, rows: RowAddresses) -> None:
-        parent_table = self._catalogue.tables[oid]
-        source = SQL("ONLY {}").format(_name(parent_table))
+        parent = self._catalogue.tables[oid]
         for ancestor in self._ancestors(oid):
-            for key in self._foreign_keys.get(ancestor, ()):
-                if key.on_delete in {OnDelete.NO_ACTION, OnDelete.RESTRICT}:
-                    continue
-                for chunk in rows.chunks(CHUNK):
-                    children = _group(self._children(key, source, chunk))
-                    for child, addresses in children.items():
-                        self._follow_action(cohort, key, child, addresses)
             for link in self._links.get(ancestor, ()):
-                verb = cohort.verb(link.treatment(anonymising=cohort.anonymising))
-                if verb is Verb.ANONYMISE and link.form is LinkForm.COLUMNS and self._may_be_null(link):
-                    for chunk in rows.chunks(CHUNK):
-                        for child, addresses in _group(self._linked(link, source, chunk)).items():
-                            # The key of a deleted person is of no use to anybody; where it may be null it goes.
-                            self._change(
-                                child,
-                                f"unlink {link.child} {link.name}",
-                                dict.fromkeys(link.columns, expressions.null),
-                                addresses,
-                                nulls=link.columns,
-                            )
+                if cohort.verb(link.treatment(anonymising=cohort.anonymising)) is Verb.ANONYMISE:
+                    self._drop_key(link, self._queries.linked(link, parent, rows))
+            for key in self._foreign_keys.get(ancestor, ()):
+                if key.on_delete not in {OnDelete.NO_ACTION, OnDelete.RESTRICT}:
+                    self._follow_key(cohort, key, parent, rows)
+
+    def _loses_key(self, cohort: Cohort, link: Link) -> bool:
+        """Whether the rows of a link stay and lose its key when their parent is deleted."""
+        verb = cohort.verb(link.treatment(anonymising=cohort.anonymising))
+        return link.form is LinkForm.COLUMNS and verb in {Verb.UNLINK, Verb.ANONYMISE} and bool(self._unlink_change(link).expressions)
+
+    def _follow_key(self, cohort: Cohort, key: ForeignKey, parent: Table, rows: RowAddresses) -> None:
+        # Live, changes are written before deletions: a row that has lost the key no longer follows the foreign key.
+        spared = [link for link in self._links_along(key) if self._loses_key(cohort, link)]
+        if any(not link.when for link in spared):
+            return
+        children = self._queries.children(key, parent, rows)
+        for link in spared:
+            staying = self._queries.linked(link, parent, rows).rows
+            children = {child: addresses - staying.get(child, _NONE) for child, addresses in children.items()}
+        for child, addresses in children.items():
+            if addresses:
+                self._follow_action(cohort, key, child, addresses)
+
+    def _links_along(self, key: ForeignKey) -> Iterator[Link]:
+        """Yield the links on the very columns of a foreign key."""
+        pairs = set(zip(key.columns, key.referenced_columns, strict=True))
+        child = self._catalogue.root(key.table).oid
+        for link in self._links.get(self._catalogue.root(key.references).oid, ()):
+            if link.child == child and link.form is LinkForm.COLUMNS and set(zip(link.columns, link.parent_columns, strict=True)) == pairs:
+                yield link
 
     def _follow_action(self, cohort: Cohort, key: ForeignKey, child: int, rows: RowAddresses) -> None:
         reference = f"references {self._catalogue.root(key.references).full_name} by {key.name}"
@@ -318,108 +333,17 @@ class Closure:
         table = self._catalogue.tables[child]
         columns = key.set_columns or key.columns
         if key.on_delete is OnDelete.SET_NULL:
-            self._change(child, f"set null {key.oid}", dict.fromkeys(columns, expressions.null), rows, nulls=columns)
+            made = dict.fromkeys(columns, expressions.null)
+            self._change(child, NamedChange(_SET, f"set null {key.oid}", made, frozenset(columns)), rows)
         else:
-            made = {column: expressions.column_default(table.by_name[column]) for column in columns}
-            self._change(child, f"set default {key.oid}", made, rows, nulls=columns)
-        self._note(self._catalogue.root(child), Verb.UNLINK, f"{reference} (ON DELETE SET)", child, rows)
-
-    def _may_be_null(self, link: Link) -> bool:
-        child = self._catalogue.tables[link.child]
-        return all(not child.by_name[name].not_null for name in link.columns)
-
-    # -- queries --------------------------------------------------------------------------------------------------------------
-
-    def _linked(self, link: Link, parent: Composable, rows: RowAddresses) -> list[Row]:
-        """Rows of the link's child that lead to rows of the parent relation: ``(tableoid, ctid[, key])``."""
-        child = self._catalogue.tables[link.child]
-        join = SQL(" AND ").join(self._link_condition(link, child))
-        query = SQL(
-            "SELECT c.tableoid, c.ctid{key} FROM {child} c{lateral} JOIN {parent} p ON {join} WHERE p.ctid = ANY(%s){when}"
-        ).format(
-            key=self._link_key(link),
-            child=child.relation,
-            lateral=self._lateral(link),
-            parent=parent,
-            join=join,
-            when=self._when(link, child),
-        )
-        return self._session.addresses(query, (rows.parameter(),))
-
-    def _link_condition(self, link: Link, child: Table) -> list[Composed]:
-        if link.form is LinkForm.JSON:
-            return [SQL("p.{}::text = e.v").format(Identifier(link.parent_columns[0]))]
-        if link.form is LinkForm.ARRAY:
-            return [SQL("p.{} = e.v").format(Identifier(link.parent_columns[0]))]
-        parent = self._catalogue.tables[link.parent]
-        pairs = []
-        for mine, theirs in zip(link.columns, link.parent_columns, strict=True):
-            left, right = child.by_name[mine], parent.by_name[theirs]
-            # A polymorphic pair often keeps keys of several types as text.
-            same = left.category == right.category
-            cast = SQL("") if same else SQL("::text")
-            pairs.append(SQL("c.{}{} = p.{}{}").format(Identifier(mine), cast, Identifier(theirs), cast))
-        return pairs
-
-    def _lateral(self, link: Link) -> Composable:
-        if link.form is LinkForm.ARRAY:
-            return SQL(" CROSS JOIN LATERAL unnest(c.{}) AS e(v)").format(Identifier(link.columns[0]))
-        if link.form is LinkForm.JSON:
-            path = "$" + "".join("[*]" if step is None else '."' + step.replace('"', '\\"') + '"' for step in link.path)
-            return SQL(
-                " CROSS JOIN LATERAL (SELECT q.j #>> '{{}}' AS v FROM jsonb_path_query(c.{}::jsonb, {}::jsonpath) AS q(j)) AS e"
-            ).format(Identifier(link.columns[0]), Literal(path))
-        return SQL("")
-
-    def _link_key(self, link: Link) -> Composable:
-        return SQL("") if link.form is LinkForm.COLUMNS else SQL(", e.v::text")
-
-    def _when(self, link: Link, child: Table) -> Composable:
-        return SQL("").join(
-            SQL(" AND c.{} = {}::{}").format(Identifier(column), Literal(value), trusted(child.by_name[column].type)) for column, value in link.when
-        )
-
-    def _children(self, key: ForeignKey, parent: Composable, rows: RowAddresses) -> list[Row]:
-        join = SQL(" AND ").join(
-            SQL("c.{} = p.{}").format(Identifier(mine), Identifier(theirs)) for mine, theirs in zip(key.columns, key.referenced_columns, strict=True)
-        )
-        query = SQL("SELECT c.tableoid, c.ctid FROM {} c JOIN {} p ON {} WHERE p.ctid = ANY(%s)").format(
-            self._catalogue.tables[key.table].relation, parent, join
-        )
-        return self._session.addresses(query, (rows.parameter(),))
-
-    def _reach_by_key(self, cohort: Cohort, subject: Subject, keys: Keys) -> None:
-        """Reach rows that name a person whose own row is gone: only links without a foreign key can do so."""
-        for link in self._links.get(subject.table, ()):
-            if link.foreign_key is not None and link.foreign_key.validated and link.foreign_key.enforced:
-                continue
-            treatment = link.treatment(anonymising=cohort.anonymising)
-            if cohort.verb(treatment) is None or not set(link.parent_columns) <= set(subject.key):
-                continue
-            if len(link.parent_columns) != len(subject.key):
-                continue  # part of a composite key names other people too
-            order = [subject.key.index(name) for name in link.parent_columns]
-            for start in range(0, len(keys), CHUNK):
-                columns = [[key[position] for key in keys[start : start + CHUNK]] for position in order]
-                self._arrive(cohort, link, treatment, self._linked_by_key(link, subject, columns))
-
-    def _linked_by_key(self, link: Link, subject: Subject, columns: Sequence[list[str]]) -> list[Row]:
-        child = self._catalogue.tables[link.child]
-        types = [trusted(subject.key_types[subject.key.index(name)]) for name in link.parent_columns]
-        arrays = SQL(", ").join(SQL("%s::text[]::{}[]").format(kind) for kind in types)
-        names = SQL(", ").join(Identifier(name) for name in link.parent_columns)
-        parent = SQL("(SELECT * FROM unnest({}) AS k({}))").format(arrays, names)
-        query = SQL("SELECT c.tableoid, c.ctid{} FROM {} c{} JOIN {} p ON {} WHERE true{}").format(
-            self._link_key(link), child.relation, self._lateral(link), parent, SQL(" AND ").join(self._link_condition(link, child)), self._when(link, child)
-        )
-        return self._session.addresses(query, columns)
+            defaults = {column: expressions.column_default(table.by_name[column]) for column in columns}
+            self._change(child, NamedChange(_SET, f"set default {key.oid}", defaults, frozenset(columns)), rows)
+        self._note(self._catalogue.root(child), Verb.UNLINK, f"{reference} (ON DELETE {key.on_delete.name.replace('_', ' ')})", child, rows)
 
     # -- shared parents -------------------------------------------------------------------------------------------------------
 
     def _settle_orphans(self) -> bool:
-        """Judge shared parents that lost a reference; return whether any row was deleted, so that the fixpoint goes on."""
-        if self._selecting:
-            return False
+        """Judge shared parents that lost a reference; return whether anything was added, so that the fixpoint goes on."""
         grew = False
         for node in self._graph.tables.values():
             if node.shared:
@@ -427,60 +351,44 @@ class Closure:
         return grew
 
     def _settle_shared(self, node: TableNode) -> bool:
-        cohort = _ORPHANS
-        before = sum(self._relations[leaf.oid].deleted.count for leaf in self._catalogue.leaves(node.table.oid))
+        grew = False
         for oid, candidates in self._orphan_candidates(node).items():
-            for chunk in (candidates - self._relations[oid].deleted).chunks(ORPHAN_CHUNK):
+            state = self._relations[oid]
+            for chunk in (candidates - state.deleted).chunks(ORPHAN_CHUNK):
                 shared: set[int] = set()
                 soft: set[int] = set()
                 for reference in self._references[node.table.oid]:
                     self._judge(reference, oid, chunk, shared, soft)
                 alone = RowAddresses(packed for packed in chunk if packed not in shared)
                 orphans = RowAddresses(packed for packed in alone if packed not in soft)
-                self._delete(cohort, oid, orphans, "no remaining row references it")
-                self._anonymise(node.table, oid, alone - orphans, (), "referenced by anonymised rows only")
-        after = sum(self._relations[leaf.oid].deleted.count for leaf in self._catalogue.leaves(node.table.oid))
-        return after > before
+                softened = alone - orphans - state.soft
+                grew |= bool(orphans or softened)
+                self._delete(_ORPHANS, oid, orphans, "no remaining row references it")
+                state.soft |= softened
+                self._anonymise(node.table, oid, softened, (), "referenced by anonymised rows only")
+        return grew
 
     def _orphan_candidates(self, node: TableNode) -> dict[int, RowAddresses]:
-        found: dict[int, RowAddresses] = defaultdict(RowAddresses)
+        found = {leaf.oid: self._relations[leaf.oid].candidates for leaf in self._catalogue.leaves(node.table.oid)}
         for reference in self._references[node.table.oid]:
             for leaf in self._catalogue.leaves(reference.child):
-                state = self._relations.get(leaf.oid)
-                if state is not None:
-                    gone = state.deleted | self._without_reference(state, reference) | state.soft
-                    for oid, rows in self._referenced(reference, leaf, gone).items():
-                        found[oid] |= rows
-        return found
-
-    def _referenced(self, reference: Reference, child: Table, rows: RowAddresses) -> dict[int, RowAddresses]:
-        """Return the shared parents that rows of a child relation reference."""
-        found: dict[int, RowAddresses] = defaultdict(RowAddresses)
-        query = SQL("SELECT p.tableoid, p.ctid FROM ONLY {} c JOIN {} p ON {} WHERE c.ctid = ANY(%s)").format(
-            _name(child), self._catalogue.tables[reference.parent].relation, _reference_join(reference)
-        )
-        for chunk in rows.chunks(CHUNK):
-            for oid, addresses in _group(self._session.addresses(query, (chunk.parameter(),))).items():
-                found[oid] |= addresses
-        return found
+                state = self._relations[leaf.oid]
+                gone = state.deleted | state.nulled(reference.columns) | state.soft
+                if gone:
+                    for oid, rows in self._queries.referenced(reference, leaf, gone).items():
+                        found[oid] = found.get(oid, _NONE) | rows
+        return {oid: rows for oid, rows in found.items() if rows}
 
     def _judge(self, reference: Reference, oid: int, chunk: RowAddresses, shared: set[int], soft: set[int]) -> None:
-        query = SQL("SELECT p.ctid, c.tableoid, c.ctid FROM {} c JOIN ONLY {} p ON {} WHERE p.ctid = ANY(%s)").format(
-            self._catalogue.tables[reference.child].relation, _name(self._catalogue.tables[oid]), _reference_join(reference)
-        )
-        for parent, child, address in self._session.addresses(query, (chunk.parameter(),)):
+        """Tell which of the shared parents a remaining row references, and which an anonymised one."""
+        lost: dict[int, RowAddresses] = {}
+        for parent, child, packed in self._queries.referencing(reference, self._catalogue.tables[oid], chunk):
             state = self._relations[child]
-            packed = int.from_bytes(address, "big")
-            if packed in state.deleted or packed in self._without_reference(state, reference):
-                continue
-            (soft if packed in state.soft else shared).add(int.from_bytes(parent, "big"))
-
-    def _without_reference(self, state: _Relation, reference: Reference) -> RowAddresses:
-        rows = RowAddresses()
-        for name, changed in state.changes.items():
-            if self._nulled.get(name, frozenset()) & set(reference.columns):
-                rows = rows | changed
-        return rows
+            if child not in lost:
+                lost[child] = state.deleted | state.nulled(reference.columns)
+            if packed in lost[child] or (child == oid and packed == parent):
+                continue  # a row does not keep itself
+            (soft if packed in state.soft else shared).add(parent)
 
     # -- outcome --------------------------------------------------------------------------------------------------------------
 
@@ -493,36 +401,11 @@ class Closure:
                     f"rows of {table.full_name} would be both kept on a legal ground and deleted",
                     "Which links or foreign keys of the table lead to both? Correct the treatments in the data map.",
                 )
-            changes = tuple(self._grouped_changes(table, state))
-            reached = RowAddresses()
-            for rows in state.reached.values():
-                reached = reached | rows
+            changes = tuple(group_changes(table, state.changes, state.deleted))
+            reached = union(state.reached.values())
             if state.deleted or changes or reached:
                 tables[oid] = TableEffect(table, state.deleted, changes, reached)
-        return Effects(tables, {name: _array_text(values) for name, values in self._settings.items()}, self._planned())
-
-    def _grouped_changes(self, table: Table, state: _Relation) -> Iterator[Change]:
-        """Split the changed rows by which changes apply, so that each row is written once with all its new values."""
-        groups: list[tuple[RowAddresses, tuple[str, ...]]] = []
-        for name, rows in sorted(state.changes.items(), key=lambda item: _order(item[0])):
-            rest = rows - state.deleted
-            split: list[tuple[RowAddresses, tuple[str, ...]]] = []
-            for members, names in groups:
-                inside = members & rest
-                if inside:
-                    split.append((inside, (*names, name)))
-                if outside := members - rest:
-                    split.append((outside, names))
-                rest = rest - inside
-            if rest:
-                split.append((rest, (name,)))
-            groups = split
-        for members, names in groups:
-            values: dict[str, Composable] = {}
-            for name in names:
-                for column, expression in self._expressions[name].items():
-                    values[column] = expression(values.get(column, Identifier(column)))
-            yield Change(members, {column: values[column] for column in table.by_name if column in values})
+        return Effects(tables, {name: array_literal(sorted(keys)) for name, keys in self._settings.items()}, self._planned())
 
     def _planned(self) -> tuple[PlannedEffect, ...]:
         planned = []
@@ -534,27 +417,81 @@ class Closure:
                 planned.append(PlannedEffect(table, verb, reason, count))
         return tuple(planned)
 
-    def conflicts(self, effects: Effects) -> list[tuple[ForeignKey, int]]:
-        """Return foreign keys under which rows that stay would still reference deleted ones, with their number."""
+    def traces(self) -> list[Trace]:
+        """Return the keys of deleted rows by which rows without a foreign key could still name them."""
         found = []
-        for oid, effect in effects.tables.items():
-            if not effect.deleted:
-                continue
-            source = SQL("ONLY {}").format(_name(effect.table))
+        for oid, state in self._relations.items():
+            table = self._catalogue.tables[oid]
             for ancestor in self._ancestors(oid):
-                for key in self._foreign_keys.get(ancestor, ()):
-                    remaining = 0
-                    for chunk in effect.deleted.chunks(CHUNK):
-                        for child, rows in _group(self._children(key, source, chunk)).items():
-                            state = self._relations[child]
-                            left = rows - state.deleted
-                            for name, changed in state.changes.items():
-                                if self._nulled.get(name, frozenset()) & set(key.columns):
-                                    left = left - changed
-                            remaining += left.count
-                    if remaining:
-                        found.append((key, remaining))
+                parent = self._catalogue.tables[ancestor]
+                wanted = {link.parent_columns for link in self._links.get(ancestor, ()) if not _guarded(link)}
+                for columns in sorted(wanted):
+                    types = tuple(parent.by_name[name].type for name in columns)
+                    for cohort, rows in state.deleted_by.items():
+                        if pieces := self._queries.keys(table, columns, rows):
+                            found.append(Trace(cohort, Absent(ancestor, columns, types, pieces)))
         return found
+
+    # -- conflicts ------------------------------------------------------------------------------------------------------------
+
+    def conflicts(self, effects: Effects) -> Iterator[tuple[str, str]]:
+        """Yield fact and hint for everything that the server would refuse: references to deleted rows, nulls where none may be."""
+        for oid, effect in effects.tables.items():
+            yield from self._null_conflicts(effect)
+            if effect.deleted:
+                for ancestor in self._ancestors(oid):
+                    for key in self._foreign_keys.get(ancestor, ()):
+                        if count := self._remaining(key, effect):
+                            child = self._catalogue.root(key.table).full_name
+                            yield (
+                                f"{count} rows of {child} that stay would still reference deleted rows (foreign key {key.name})",
+                                f"Give {child} a treatment for this link (delete, unlink, or keep with the subject anonymised).",
+                            )
+
+    def _remaining(self, key: ForeignKey, effect: TableEffect) -> int:
+        count = 0
+        for child, rows in self._queries.children(key, effect.table, effect.deleted).items():
+            state = self._relations[child]
+            count += (rows - state.deleted - state.nulled(key.columns)).count
+        if key.on_delete is OnDelete.SET_DEFAULT:
+            count += self._defaulting_to(key, effect)
+        return count
+
+    def _defaulting_to(self, key: ForeignKey, effect: TableEffect) -> int:
+        """Return how many rows would get a default that names a deleted row."""
+        change = NamedChange(_SET, f"set default {key.oid}", {})
+        rows = {
+            leaf.oid: rows
+            for leaf in self._catalogue.leaves(key.table)
+            if (rows := self._relations[leaf.oid].changes.get(change, _NONE) - self._relations[leaf.oid].deleted)
+        }
+        if not rows or not self._queries.defaults(key).get(effect.table.oid, _NONE) & effect.deleted:
+            return 0
+        return sum(each.count for each in rows.values())
+
+    def _null_conflicts(self, effect: TableEffect) -> Iterator[tuple[str, str]]:
+        state, table = self._relations[effect.table.oid], effect.table
+        for change, rows in state.changes.items():
+            for column in sorted(change.nulls & change.expressions.keys()):
+                if table.by_name[column].not_null and rows - state.deleted and not self._set_otherwise(table, change, column):
+                    fact = f"{table.full_name}.{column} would become NULL, and it is NOT NULL"
+                    yield fact, "Give the rows another treatment in the data map."
+        for ancestor in self._ancestors(table.oid):
+            for key in self._catalogue.foreign_keys:
+                if key.enforced and key.table == ancestor and key.match_full and len(key.columns) > 1:
+                    for written in effect.changes:
+                        gone = frozenset(name for name, value in written.assignments.items() if value.as_string(None) == "NULL")
+                        left = [name for name in key.columns if name not in gone]
+                        if left and len(left) < len(key.columns) and self._queries.partly_null(table, left, written.rows):
+                            yield (
+                                f"{key.name} of {table.full_name} is MATCH FULL and would be null in part",
+                                "Unlink all its columns, or delete the rows.",
+                            )
+
+    def _set_otherwise(self, table: Table, change: NamedChange, column: str) -> bool:
+        """Whether a default stands in for the null."""
+        return change.name.startswith("set default") and table.by_name[column].default is not None
+
 
 
 _NONE = RowAddresses()
@@ -563,28 +500,44 @@ _SELECT = Cohort(Action.ERASE, frozenset({"selection"}))
 _ORPHANS = Cohort(Action.ERASE, frozenset({"orphans"}))
 
 
-def resolve(session: Session, graph: Graph, seeds: Iterable[Seed], *, check_conflicts: bool = True) -> Effects:
+def resolve(
+    session: Session, graph: Graph, seeds: Iterable[Seed], *, traces: Iterable[Trace] = (), check_conflicts: bool = True
+) -> Effects:
     """Return what becomes of every row that the seeds lead to.
 
     Args:
         session: on a live database inside a REPEATABLE READ transaction, or on a paused quarantine.
         graph: the data map resolved against this database's catalogue.
         seeds: the people, see :func:`obhut.erasure.subjects.find`.
+        traces: keys of rows deleted before, see :func:`traces`.
         check_conflicts: refuse when rows that stay would reference rows that go (the server would refuse at the DELETE anyway).
 
     Raises:
-        PlanConflictError: a row would be both kept and deleted, or a foreign key forbids a deletion.
+        PlanConflictError: a row would be both kept and deleted, a row cannot be unlinked, or a foreign key forbids a deletion.
     """
+    return _resolve(session, graph, seeds, traces, check_conflicts=check_conflicts)[0]
+
+
+def traces(
+    session: Session, graph: Graph, seeds: Iterable[Seed], known: Iterable[Trace], *, check_conflicts: bool = False
+) -> tuple[Effects, list[Trace]]:
+    """Return the effects as :func:`resolve` does, and the keys by which rows could still name what will be deleted.
+
+    Raises:
+        PlanConflictError: as :func:`resolve`.
+    """
+    effects, closure = _resolve(session, graph, seeds, known, check_conflicts=check_conflicts)
+    return effects, closure.traces()
+
+
+def _resolve(
+    session: Session, graph: Graph, seeds: Iterable[Seed], traces: Iterable[Trace], *, check_conflicts: bool
+) -> tuple[Effects, Closure]:
     closure = Closure(session, graph)
-    effects = closure.run(seeds)
-    if check_conflicts and (found := closure.conflicts(effects)):
-        key, count = found[0]
-        child = graph.catalogue.tables[key.table].full_name
-        raise PlanConflictError(
-            f"{count} rows of {child} that stay would still reference deleted rows (foreign key {key.name})",
-            f"Give {child} a treatment in the data map (delete, unlink, or keep with the subject anonymised) for this link.",
-        )
-    return effects
+    effects = closure.run(seeds, traces)
+    if check_conflicts and (found := next(closure.conflicts(effects), None)):
+        raise PlanConflictError(*found)
+    return effects, closure
 
 
 def select_rows(session: Session, graph: Graph, rows: Mapping[int, RowAddresses]) -> dict[int, RowAddresses]:
@@ -592,33 +545,10 @@ def select_rows(session: Session, graph: Graph, rows: Mapping[int, RowAddresses]
     return Closure(session, graph).select(rows)
 
 
-def _group(found: Iterable[Row]) -> dict[int, RowAddresses]:
-    grouped: dict[int, list[bytes]] = defaultdict(list)
-    for row in found:
-        grouped[row[0]].append(row[1])
-    return {oid: RowAddresses.from_tids(tids) for oid, tids in grouped.items()}
+def _guarded(link: Link) -> bool:
+    """Whether a foreign key makes sure that the link never names a row that is not there."""
+    return link.foreign_key is not None and link.foreign_key.validated and link.foreign_key.enforced
 
 
-def _name(table: Table) -> Composable:
-    return Identifier(table.schema, table.name)
-
-
-def _reference_join(reference: Reference) -> Composed:
-    return SQL(" AND ").join(
-        SQL("c.{} = p.{}").format(Identifier(mine), Identifier(theirs))
-        for mine, theirs in zip(reference.columns, reference.parent_columns, strict=True)
-    )
-
-
-def _order(name: str) -> tuple[int, str]:
-    """Unlinking first, anonymising last: the later expression wraps the earlier."""
-    return ({"set": 0, "unlink": 1, "anonymise": 2}[name.split(" ", 1)[0]], name)
-
-
-def _safe(name: str) -> str:
-    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
-
-
-def _array_text(values: Iterable[str]) -> str:
-    """Return an array literal; keys may hold any character."""
-    return "{" + ",".join('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in sorted(values)) + "}"
+def _setting(change: NamedChange) -> str:
+    return "obhut.keys_" + change.name.removeprefix("unlink ").replace(" ", "_")

@@ -1,7 +1,11 @@
 """Carry an erasure out in one transaction.
 
 The transaction is REPEATABLE READ: row addresses hold, and a concurrent change of the same rows is a serialization failure, upon which the
-whole transaction is repeated. The people's own rows are locked first, so that nobody can attach new rows to them by a foreign key.
+whole transaction is repeated. The people's own rows are locked first, so that nobody can attach new rows to them by a foreign key. A
+foreign key that fails nevertheless may be a row that was attached just before: that is repeated, too.
+
+After the changes the same transaction looks again, because triggers may have written rows anew. Rows that a concurrent transaction
+adds without a foreign key are seen only after the commit; they are looked for once more then.
 """
 
 from __future__ import annotations
@@ -10,18 +14,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from obhut.datamap.graph import Graph
-from obhut.erasure.closure import Effects, TableEffect, resolve
+from obhut.erasure.closure import Effects, TableEffect, Trace, traces
 from obhut.erasure.refusals import ErasureIncompleteError
 from obhut.erasure.subjects import Found
 from obhut.foundation.faultpoints import reach
 from obhut.foundation.ids import Lsn
 from obhut.postgres.catalogue import Catalogue
 from obhut.postgres.connections import Session, retrying
-from obhut.postgres.errors import DatabaseError
+from obhut.postgres.errors import DatabaseError, ForeignKeyError
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier
 
 PASSES = 5
+TRIES = 3  # after a foreign key failed
 TRIGGERED_CHANGE = "27000"  # triggered_data_change_violation: a BEFORE trigger changed a row of the same statement
+NOT_SUPPORTED = "0A000"  # a table with a rule for DELETE cannot stand in WITH
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,17 @@ class Executed:
     lsn: Lsn
 
 
+@dataclass(slots=True)
+class _Done:
+    """Outcome of one committed transaction."""
+
+    people: int
+    effects: Effects
+    deleted: int
+    traces: list[Trace]
+    worked: bool = True
+
+
 def execute(session: Session, graph: Graph, find: Callable[[], Found]) -> Executed:
     """Delete, change and unlink all that the people found lead to; commit, and return what was done.
 
@@ -52,41 +69,78 @@ def execute(session: Session, graph: Graph, find: Callable[[], Found]) -> Execut
 
     Raises:
         ErasureIncompleteError: rows came back in each pass (a trigger writes them anew, or forbids the deletion).
+        ForeignKeyError: rows that stay reference rows that would go; nothing was done.
         SerializationError: other transactions changed the same rows in every attempt.
         PlanConflictError: the data map forbids what would happen.
     """
-    try:
-        people, effects, deleted, changed = retrying(lambda: _transaction(session, graph, find, ordered=False))
-    except DatabaseError as error:
-        if error.sqlstate != TRIGGERED_CHANGE:
-            raise
-        people, effects, deleted, changed = retrying(lambda: _transaction(session, graph, find, ordered=True))
-    return Executed(effects, people, deleted, changed, Lsn(str(session.value("SELECT pg_current_wal_insert_lsn()"))))
+    done = _committed(session, graph, find, [], late=False)
+    deleted = done.deleted
+    for _ in range(PASSES if done.traces else 0):
+        # Only a row that names a deleted one without a foreign key can have been missed, and only if it was committed meanwhile.
+        late = _committed(session, graph, Found, done.traces, late=True)
+        deleted += late.deleted
+        if not late.worked:
+            break
+    return Executed(done.effects, done.people, deleted, done.effects.changed, Lsn(str(session.value("SELECT pg_current_wal_insert_lsn()"))))
 
 
-def _transaction(session: Session, graph: Graph, find: Callable[[], Found], *, ordered: bool) -> tuple[int, Effects, int, int]:
+def _committed(session: Session, graph: Graph, find: Callable[[], Found], known: Sequence[Trace], *, late: bool) -> _Done:
+    ordered = False
+    for attempt in range(TRIES):
+        try:
+            return retrying(lambda: _transaction(session, graph, find, known, ordered=ordered, late=late))  # noqa: B023 - called at once
+        except ForeignKeyError:
+            if attempt == TRIES - 1:
+                raise
+        except DatabaseError as error:
+            if ordered or error.sqlstate not in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
+                raise
+            ordered = True
+    raise AssertionError("the last try returns or raises")
+
+
+def _transaction(
+    session: Session, graph: Graph, find: Callable[[], Found], known: Sequence[Trace], *, ordered: bool, late: bool
+) -> _Done:
     with session.transaction("repeatable read"):
         found = find()
         _fence(session, graph, found)
-        first: Effects | None = None
-        people, deleted, changed = found.people, 0, 0
+        effects, left = traces(session, graph, found.seeds, known)
+        reach("erase.resolved")
+        done = _Done(found.people, effects, effects.deleted, [*known, *left])
+        if late and not effects.deleted and settled(session, effects):
+            done.worked = False
+            return done
         for _ in range(PASSES):
-            effects = resolve(session, graph, found.seeds, check_conflicts=False)
-            if first is None:
-                first, changed = effects, effects.changed
-            elif not effects.deleted and effects.changed <= changed:
-                break  # the re-scan inside the transaction: nothing is left to do
-            reach("erase.resolved")
             apply(session, graph.catalogue, effects, ordered=ordered)
-            deleted += effects.deleted
             reach("erase.applied")
-            found = find()
-        else:
-            raise ErasureIncompleteError(
-                f"rows of the person came back in each of {PASSES} passes, so the erasure was rolled back",
-                "Does a trigger or rule write them anew, or forbid the deletion? The tombstone stays, so a restore leaves the person out.",
+            if not effects.deleted and not effects.changed:
+                return done
+            # The re-scan inside the transaction: is anything left to do, or written anew by a trigger?
+            effects, left = traces(session, graph, find().seeds, done.traces)
+            done.traces.extend(left)
+            if not effects.deleted and settled(session, effects):
+                return done
+            done.deleted += effects.deleted
+    raise ErasureIncompleteError(
+        f"rows of the person came back in each of {PASSES} passes, so the erasure was rolled back",
+        "Does a trigger or rule write them anew, or forbid the deletion? The tombstone stays, so a restore leaves the person out.",
+    )
+
+
+def settled(session: Session, effects: Effects) -> bool:
+    """Whether the rows to be changed hold the new values already, as anonymised rows do when they are looked at again."""
+    effects.apply_settings(session, local=True)
+    for effect in effects.tables.values():
+        for change in effect.changes:
+            differs = SQL(" OR ").join(
+                SQL("{}::text IS DISTINCT FROM ({})::text").format(Identifier(column), value)
+                for column, value in change.assignments.items()
             )
-    return people, first, deleted, changed
+            query = SQL("SELECT EXISTS (SELECT FROM ONLY {} WHERE ctid = ANY(%s) AND ({}))").format(_name(effect), differs)
+            if session.value(query, (change.rows.parameter(),)):
+                return False
+    return True
 
 
 def _fence(session: Session, graph: Graph, found: Found) -> None:
@@ -106,7 +160,7 @@ def apply(session: Session, catalogue: Catalogue, effects: Effects, *, ordered: 
     All deletions are one statement: foreign keys are checked at its end, so neither cycles nor RESTRICT keys need an order. With
     ``ordered``, children go before parents in statements of their own, which triggers that touch other rows of the plan can bear.
     """
-    effects.apply_settings(session)
+    effects.apply_settings(session, local=True)
     for effect in effects.tables.values():
         for change in effect.changes:
             assignments = SQL(", ").join(SQL("{} = {}").format(Identifier(column), value) for column, value in change.assignments.items())
@@ -130,13 +184,11 @@ def _children_first(catalogue: Catalogue, deletions: Sequence[TableEffect]) -> l
     """Order by foreign keys; in a cycle any order, since only deferrable keys let a cycle be deleted piecemeal."""
     remaining = {effect.table.oid: effect for effect in deletions}
     roots = {oid: catalogue.root(oid).oid for oid in remaining}
+    edges = {(catalogue.root(key.table).oid, catalogue.root(key.references).oid) for key in catalogue.foreign_keys}
     ordered: list[TableEffect] = []
     while remaining:
-        referenced = {
-            catalogue.root(key.references).oid
-            for key in catalogue.foreign_keys
-            if catalogue.root(key.table).oid in {roots[oid] for oid in remaining} and catalogue.root(key.table).oid != catalogue.root(key.references).oid
-        }
+        present = {roots[oid] for oid in remaining}
+        referenced = {parent for child, parent in edges if child in present and child != parent}
         free = [oid for oid in remaining if roots[oid] not in referenced] or [next(iter(remaining))]
         ordered.extend(remaining.pop(oid) for oid in free)
     return ordered

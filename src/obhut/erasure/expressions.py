@@ -26,7 +26,9 @@ def null(_: Composable) -> Composable:
 
 def column_default(column: Column) -> Expression:
     """The column's default, or NULL when it has none."""
-    fragment = trusted(column.default) if column.default else SQL("NULL")
+    if column.default is None:
+        return null
+    fragment = trusted(column.default)
     return lambda _: SQL("({})::{}").format(fragment, trusted(column.type))
 
 
@@ -70,7 +72,7 @@ def json_without(setting: str, column: Column, path: tuple[str | None, ...]) -> 
     )
 
 
-def anonymised(rule: Anonymisation, table: Table, column: Column) -> Expression:
+def anonymised(rule: Anonymisation, _table: Table, column: Column) -> Expression:
     """Return the expression of an anonymisation rule of the data map."""
     kind = trusted(column.type)
     if rule.way == "null":
@@ -83,9 +85,8 @@ def anonymised(rule: Anonymisation, table: Table, column: Column) -> Expression:
     if rule.way == "constant":
         return lambda _: SQL("{}::{}").format(Literal(_constant(rule.value)), kind)
     if rule.way == "template":
-        parts = [
-            SQL("{}::text").format(Identifier(piece)) if index % 2 else Literal(piece) for index, piece in enumerate(_FIELD.split(str(rule.value)))
-        ]
+        pieces = enumerate(_FIELD.split(str(rule.value)))
+        parts = [SQL("{}::text").format(Identifier(piece)) if index % 2 else Literal(piece) for index, piece in pieces]
         return lambda _: SQL("concat({})::{}").format(SQL(", ").join(parts), kind)
     if rule.way == "generalise":
         return lambda current: SQL("date_trunc({}, {}::timestamp)::{}").format(Literal(rule.value), current, kind)
@@ -124,7 +125,8 @@ def _json_step(value: Composable, path: tuple[str | None, ...], to: Any) -> Comp
         )
     where = Literal(_steps(path))
     if to == "remove":
-        return SQL("({} #- {})").format(value, where)
+        # Without the guard the operator fails on a scalar, and on an array where the path names a member.
+        return SQL("CASE WHEN ({v} #> {p}) IS NULL THEN {v} ELSE {v} #- {p} END").format(v=value, p=where)
     return SQL("CASE WHEN ({v} #> {p}) IS NULL THEN {v} ELSE jsonb_set({v}, {p}, {to}) END").format(v=value, p=where, to=_json(to))
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from dateutil.relativedelta import relativedelta
 
@@ -100,7 +100,10 @@ class ErasurePlan:
 
 
 def add_period(moment: datetime, period: str) -> datetime:
-    """Return the moment plus an ISO 8601 period of years, months, weeks and days, by the calendar (31 January plus P1M is the last of February)."""
+    """Return the moment plus an ISO 8601 period of years, months, weeks and days, by the calendar.
+
+    31 January plus P1M is the last of February.
+    """
     for number, unit in _PART.findall(period):
         moment += relativedelta(**{_UNITS[unit]: int(number)})
     return moment
@@ -114,6 +117,28 @@ def kept_until(treatment: Treatment, erased_at: datetime) -> datetime | None:
 def keep_periods(graph: Graph) -> frozenset[str]:
     """Return the periods of all ``keep`` treatments of the map."""
     return frozenset(treatment.period for treatment in _treatments(graph) if treatment.verb is Verb.KEEP and treatment.period)
+
+
+class Calendar:
+    """Tells the cohorts of many people fast, as of one moment: a day on which nothing ends is looked up once."""
+
+    def __init__(self, periods: Iterable[str], now: datetime) -> None:
+        self._periods = frozenset(periods)
+        self._now = now
+        self._plain = {action: Cohort(action) for action in Action}
+        self._days: dict[tuple[Action, date], Cohort | None] = {}
+
+    def cohort(self, action: Action, erased_at: datetime) -> Cohort:
+        """Return the cohort of a person erased at a moment."""
+        if not self._periods:
+            return self._plain[action]
+        day = (action, erased_at.date())
+        if day not in self._days:
+            first = erased_at.replace(hour=0, minute=0, second=0, microsecond=0)
+            last = erased_at.replace(hour=23, minute=59, second=59, microsecond=999_999)
+            early, late = (cohort_of(self._periods, action, moment, self._now) for moment in (first, last))
+            self._days[day] = early if early == late else None
+        return self._days[day] or cohort_of(self._periods, action, erased_at, self._now)
 
 
 def cohort_of(periods: Iterable[str], action: Action, erased_at: datetime, now: datetime) -> Cohort:

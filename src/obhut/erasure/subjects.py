@@ -9,12 +9,14 @@ from datetime import datetime
 
 from obhut.datamap.graph import Graph, Subject
 from obhut.erasure.addresses import RowAddresses
-from obhut.erasure.closure import Keys, Seed
-from obhut.erasure.entries import Action, Decision, Tombstone
+from obhut.erasure.effects import Seed
+from obhut.erasure.entries import Decision, Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
-from obhut.erasure.plan import Cohort, cohort_of, keep_periods
+from obhut.erasure.plan import Calendar, Cohort, keep_periods
+from obhut.erasure.queries import Absent, array_literal
 from obhut.erasure.refusals import IncarnationConflictError, SubjectMissingError
-from obhut.postgres.connections import Session
+from obhut.postgres.connections import Row, Session
+from obhut.postgres.errors import DatabaseError
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier, trusted
 
 CHUNK = 50_000
@@ -59,7 +61,11 @@ def lookup(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
     """Return the rows of a subject kind that bear these keys, each with its controller's key and its fingerprint.
 
     Args:
+        session: on the protected database.
+        graph: the data map resolved against it.
+        kind: subject kind of the map.
         keys: columns of the primary key as text, in the map's order.
+        mac_key: key of the fingerprints.
 
     Raises:
         SubjectMissingError: a key is not a value of the key's type.
@@ -70,7 +76,7 @@ def lookup(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
         extra = SQL(", ").join(controller.columns)
-        for row in session.rows(_query(graph, subject, extra=extra, joins=controller.joins), _arrays(subject, chunk)):
+        for row in _rows_of(session, subject, _query(graph, subject, extra=extra, joins=controller.joins), _arrays(subject, chunk)):
             oid, address, number, created = row[:4]
             incarnation = row[4 : 4 + len(subject.incarnation)]
             found.append(
@@ -110,12 +116,10 @@ class _Search:
         self._session = session
         self._graph = graph
         self._mac_key = mac_key
-        self._now = now
         self._decisions = decisions
-        self._periods = keep_periods(graph)
-        self._rows: dict[tuple[Cohort, str], dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))
+        self._calendar = Calendar(keep_periods(graph), now)
         self._sets: dict[tuple[Cohort, str], dict[int, RowAddresses]] = defaultdict(lambda: defaultdict(RowAddresses))
-        self._missing: dict[tuple[Cohort, str], Keys] = defaultdict(list)
+        self._missing: dict[tuple[Cohort, str], list[tuple[str, ...]]] = defaultdict(list)
         self._conflicts: list[int] = []
         self._found = Found()
 
@@ -130,31 +134,38 @@ class _Search:
 
     def _look_up(self, subject: Subject, tombstones: list[Tombstone]) -> None:
         keys = [tombstone.key or () for tombstone in tombstones]
-        seen: set[int] = set()
+        seen = bytearray(len(keys))
+        rows: dict[tuple[Cohort, str], dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))
         for oid, address, number, created, *incarnation in self._session.rows(_query(self._graph, subject), _arrays(subject, keys)):
             tombstone = tombstones[number - 1]
-            seen.add(number)
+            seen[number - 1] = 1
             verdict = self._judge(subject, tombstone, created, incarnation)
             if verdict is Verdict.PERSON:
                 self._found.people += 1
-                self._rows[self._group(tombstone)][oid].append(_packed(address))
+                rows[self._group(tombstone)][oid].append(_packed(address))
             elif verdict is Verdict.LATER:
                 self._found.later += 1
             else:
                 self._conflicts.append(tombstone.seq)
-        missing = [tombstone for number, tombstone in enumerate(tombstones, 1) if number not in seen]
-        self._found.missing += len(missing)
+        self._found.missing += seen.count(0)
         if self._keyed_links(subject):
-            for tombstone in missing:
-                self._missing[self._group(tombstone)].append(tombstone.key or ())
-        for group, relations in self._rows.items():
+            self._remember(subject, [tombstone for tombstone, here in zip(tombstones, seen, strict=True) if not here])
+        for group, relations in rows.items():
             for oid, tids in relations.items():
                 self._sets[group][oid] = self._sets[group][oid] | RowAddresses.from_tids(tids)
-        self._rows.clear()
+
+    def _remember(self, subject: Subject, missing: Sequence[Tombstone]) -> None:
+        """Keep the keys of people without a row as array literals: a million of them fit into a few megabytes."""
+        grouped: dict[tuple[Cohort, str], list[tuple[str, ...]]] = defaultdict(list)
+        for tombstone in missing:
+            grouped[self._group(tombstone)].append(tombstone.key or ())
+        for group, keys in grouped.items():
+            self._missing[group].append(tuple(_arrays(subject, keys)))
 
     def _keyed_links(self, subject: Subject) -> bool:
         """Whether rows can name a person whose row is gone: some link to the subject has no foreign key behind it."""
-        return any(not (link.foreign_key and link.foreign_key.validated and link.foreign_key.enforced) for link in self._graph.links_to(subject.table))
+        keys = (link.foreign_key for link in self._graph.links_to(subject.table))
+        return any(not (key and key.validated and key.enforced) for key in keys)
 
     def _judge(self, subject: Subject, tombstone: Tombstone, created: datetime | None, incarnation: Sequence[str | None]) -> Verdict:
         found = fingerprint(self._mac_key, self._graph.database, subject.kind, incarnation) if tombstone.fingerprint else ""
@@ -167,9 +178,7 @@ class _Search:
         )
 
     def _group(self, tombstone: Tombstone) -> tuple[Cohort, str]:
-        if not self._periods:
-            return (_PLAIN[tombstone.action], tombstone.subject_kind)
-        return (cohort_of(self._periods, tombstone.action, tombstone.erased_at, self._now), tombstone.subject_kind)
+        return self._calendar.cohort(tombstone.action, tombstone.erased_at), tombstone.subject_kind
 
     def finish(self) -> Found:
         if self._conflicts:
@@ -178,14 +187,13 @@ class _Search:
                 f"{len(self._conflicts)} rows bear the key of a tombstone but differ in their incarnation columns (tombstone {numbers})",
                 'Is it the same person? Decide with "obhut erasures resolve", then run the command again.',
             )
-        for cohort, kind in {*self._sets, *self._missing}:
+        for group in dict.fromkeys([*self._sets, *self._missing]):
+            cohort, kind = group
             subject = self._graph.subject(kind)
-            group = (cohort, kind)
-            self._found.seeds.append(Seed(cohort, subject, dict(self._sets.get(group, {})), self._missing.get(group, [])))
+            pieces = self._missing.get(group)
+            missing = Absent(subject.table, subject.key, subject.key_types, pieces) if pieces else None
+            self._found.seeds.append(Seed(cohort, subject, dict(self._sets.get(group, {})), missing))
         return self._found
-
-
-_PLAIN = {action: Cohort(action) for action in Action}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +226,10 @@ def _controller_columns(graph: Graph, subject: Subject) -> _ControllerColumns:
 def _query(graph: Graph, subject: Subject, *, extra: Composable | None = None, joins: Composable | None = None) -> Composed:
     """Address, number of the key asked for, creation and incarnation of each row that bears one of the keys."""
     table = graph.catalogue.tables[subject.table]
-    arrays = SQL(", ").join(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)
+    arrays = SQL(", ").join(SQL("%s::{}[]").format(trusted(kind)) for kind in subject.key_types)
     names = SQL(", ").join(Identifier(f"k{position}") for position in range(len(subject.key)))
-    on = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), Identifier(f"k{position}")) for position, name in enumerate(subject.key))
+    pairs = ((Identifier(name), Identifier(f"k{position}")) for position, name in enumerate(subject.key))
+    on = SQL(" AND ").join(SQL("s.{} = k.{}").format(mine, asked) for mine, asked in pairs)
     incarnation = SQL("").join(SQL(", s.{}::text").format(Identifier(name)) for name in subject.incarnation)
     created = SQL("s.{}::timestamptz").format(Identifier(subject.created)) if subject.created else SQL("NULL::timestamptz")
     return SQL(
@@ -238,13 +247,25 @@ def _query(graph: Graph, subject: Subject, *, extra: Composable | None = None, j
     )
 
 
-def _arrays(subject: Subject, keys: Sequence[Sequence[str]]) -> list[list[str]]:
+def _arrays(subject: Subject, keys: Sequence[Sequence[str]]) -> list[str]:
     if any(len(key) != len(subject.key) for key in keys):
         raise SubjectMissingError(
             f"the key of a {subject.kind} has {len(subject.key)} columns: {', '.join(subject.key)}",
             "Give one value for each column, in this order.",
         )
-    return [[key[position] for key in keys] for position in range(len(subject.key))]
+    return [array_literal([key[position] for key in keys]) for position in range(len(subject.key))]
+
+
+def _rows_of(session: Session, subject: Subject, query: Composable, arrays: list[str]) -> list[Row]:
+    try:
+        return session.rows(query, arrays)
+    except DatabaseError as error:
+        if not (error.sqlstate or "").startswith("22"):
+            raise
+    raise SubjectMissingError(
+        f"a key is not a value of the type of {subject.kind}: {', '.join(subject.key_types)}",
+        f"Give {', '.join(subject.key)} as PostgreSQL writes them.",
+    )
 
 
 def _packed(text: str) -> bytes:
