@@ -179,6 +179,17 @@ def begin(
     return run
 
 
+def permitted(run: Run, instruction_id: str) -> None:
+    """Note the instruction that permits a run, where it is only known after the run has looked (a restore: whose rows are in the backup).
+
+    Args:
+        run: as :func:`begin` or :func:`resume` returned it.
+        instruction_id: the first one, where several controllers are concerned; the gate has asked them all.
+    """
+    with control_safe():
+        models.Run.objects.filter(id=run.id).update(instruction_id=instruction_id)
+
+
 def resume(run_id: str, clock: Clock) -> Run:
     """Become the runner of a run that was planned, that failed, or whose process was killed.
 

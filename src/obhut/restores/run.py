@@ -265,9 +265,11 @@ class Restore:
             if graph is None:
                 raise RestoreRefusedError(f"restore of {self.request.database} refused: no version of the data map fits")
             keys = preflight.controllers_in(source, graph)
-            gate.permit_all(
+            granted = gate.permit_all(
                 Action.RESTORE, database=self.request.database, controller_keys=keys, actor=self.actor, clock=self.clock, run_id=self.run.id
             )
+            if granted:
+                runs.permitted(self.run, granted[0].instruction_id)
             self.notes = decision.notes
             step.record(map=graph.version, tables=len(catalogue.tables), large_objects=facts.large_objects)
         return graph
