@@ -31,7 +31,7 @@ def backed_up() -> Iterator[Installation]:
 
 def _everything_else(installation: Installation) -> list[Path]:
     """Return what Obhut has written, but for its own running server and the segment that is being streamed at this moment."""
-    writing = installation.repository / "home" / "clinic" / "streaming"
+    writing = installation.archive / "streaming"
     skipped = (installation.state / "control", writing)
     files = [path for root in (installation.state, installation.folder / "mirror", installation.folder / "keys") for path in root.rglob("*")]
     return [path for path in files if path.is_file() and not any(path.is_relative_to(place) for place in skipped)]
@@ -49,8 +49,8 @@ def test_no_stored_byte_shows_a_person(backed_up: Installation) -> None:
 
 def test_what_is_streamed_is_plain_for_one_segment_only(backed_up: Installation) -> None:
     """Finished segments do not stay plain: after archiving only the one being written lies in the streaming directory."""
-    streaming = backed_up.repository / "home" / "clinic" / "streaming"
-    assert [path.name for path in streaming.iterdir() if not path.name.endswith(".partial")] == []
+    names = [path.name for path in (backed_up.archive / "streaming").iterdir()]
+    assert len(names) == 1 and names[0].endswith(".partial"), names
 
 
 def test_keys_are_private(backed_up: Installation) -> None:

@@ -35,7 +35,7 @@ def _critical(clinic: Installation) -> set[str]:
 
 def _receivers(clinic: Installation) -> list[int]:
     """Return the processes that stream WAL into this repository, by the directory on their command line."""
-    wanted = str(clinic.repository / "home").encode()
+    wanted = str(clinic.archive).encode()
     found = []
     for entry in Path("/proc").iterdir():
         try:

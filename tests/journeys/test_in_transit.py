@@ -92,7 +92,7 @@ def _certify(root: Path, certificate: Path, key_file: Path) -> None:
 
 def test_verified_tls_keeps_the_promise(served: Served) -> None:
     """Obhut connects by TLS, verifies the server's name, and the server lets nobody in without: kept. It works over that connection, too."""
-    served.rules(f"hostssl all all {ADDRESS}/32 trust", "hostssl all all 10.0.0.0/8 scram-sha-256")
+    served.rules("hostssl all all 127.0.0.0/8 trust", "hostssl all all 10.0.0.0/8 scram-sha-256")
     served.use("sslmode=verify-full", f"sslrootcert={served.certificate}")
     verdict = served.verdict()
     assert verdict["state"] == "kept", verdict
@@ -102,7 +102,7 @@ def test_verified_tls_keeps_the_promise(served: Served) -> None:
 
 def test_a_rule_that_lets_plain_tcp_in_breaks_it(served: Served) -> None:
     """Nobody needs to use the open door: that it is there breaks the promise."""
-    served.rules(f"hostssl all all {ADDRESS}/32 trust", "host all all 10.0.0.0/8 scram-sha-256")
+    served.rules("hostssl all all 127.0.0.0/8 trust", "host all all 10.0.0.0/8 scram-sha-256")
     served.use("sslmode=verify-full", f"sslrootcert={served.certificate}")
     verdict = served.verdict()
     assert verdict["state"] == "broken"
@@ -112,7 +112,7 @@ def test_a_rule_that_lets_plain_tcp_in_breaks_it(served: Served) -> None:
 @pytest.mark.parametrize("mode", ["sslmode=require", "sslmode=prefer", "sslmode=disable", "application_name=x"])
 def test_a_connection_that_does_not_verify_the_server_breaks_it(served: Served, mode: str) -> None:
     """TLS to a server that may be anybody is not enough; neither is the default of libpq."""
-    served.rules(f"host all all {ADDRESS}/32 trust")
+    served.rules("host all all 127.0.0.1/32 trust")
     served.use(mode)
     verdict = served.verdict()
     assert verdict["state"] == "broken"
@@ -121,7 +121,7 @@ def test_a_connection_that_does_not_verify_the_server_breaks_it(served: Served, 
 
 def test_a_server_with_another_name_is_refused(served: Served) -> None:
     """The certificate is of another host: no command talks to it, and the promise is not kept."""
-    served.rules(f"hostssl all all {ADDRESS}/32 trust")
+    served.rules("hostssl all all 127.0.0.0/8 trust")
     served.use("sslmode=verify-full", f"sslrootcert={served.certificate}")
     file = served.installation.folder / "obhut.toml"
     file.write_text(file.read_text(encoding="utf-8").replace(f"host={HOST}", "host=other.clinic.invalid"), encoding="utf-8")

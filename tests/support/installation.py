@@ -76,6 +76,11 @@ class Installation:
         """The backups of the database."""
         return self.state / "backups" / self.name
 
+    @property
+    def archive(self) -> Path:
+        """The engine's directory of the server that is being backed up; each server has its own."""
+        return self.repository / str(self.cluster.system_identifier()) / "home" / self.name
+
     def session(self) -> Session:
         """Return a new session of the vendor's own."""
         return Session.connect(self.url)

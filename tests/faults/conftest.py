@@ -1,0 +1,1 @@
+"""Faults: kill processes, damage files, fill disks, then look at what is left."""
