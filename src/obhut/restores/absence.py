@@ -135,6 +135,12 @@ def _present(
     return same, others
 
 
+def rows_of(session: Session, graph: Graph, kind: str, members: Sequence[Tombstone], mac_key: bytes) -> int:
+    """Return how many of these erased people have a row in the subject's table."""
+    erased = [tombstone for tombstone in members if tombstone.action is Action.ERASE and tombstone.key is not None]
+    return len(_present(session, graph, graph.subject(kind), erased, mac_key, ledger.resolutions(graph.database))[0])
+
+
 def _naming(
     session: Session, child: Composable, columns: Sequence[str], parents: Sequence[str], subject: Subject, members: Sequence[Tombstone]
 ) -> int:

@@ -85,6 +85,17 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
     return Opened(run_id, target.url, epoch.number, str(system))
 
 
+def url_of(settings: Settings, run_id: str) -> str:
+    """Return where a journalled restore put its rows; a cluster of Obhut's own is started."""
+    run = runs.get(run_id)
+    if run.parameters.get("scope") != "database":
+        return str(run.parameters["target"]) or settings.database(run.database).url
+    target, _ = _target(settings, run_id)
+    if target.cluster is not None and target.cluster.initialised:
+        target.cluster.start(timeout=600)
+    return target.url
+
+
 def _late(database: str, size: int) -> bool:
     """Whether anybody was recorded behind a size of the list."""
     return any(chunk for chunk in ledger.open_list(database, after=size, size=1))

@@ -174,9 +174,8 @@ class Restore:
             RestoreRefusedError: something speaks against it.
             NotProvedError: the proof failed; the target stays closed.
         """
-        make_directory(self.directory)
-        self.directory.chmod(0o711)
-        self._preflight()
+        self._make_directory()
+        self._preflight(Action.RESTORE, None)
         self._condemn()
         held = self._quarantine()
         with held.session(self.application) as source:
@@ -188,7 +187,11 @@ class Restore:
             self._fill(source, held, graph, target, loading)
             return self._settle(source, held, graph, target, loading)
 
-    def _preflight(self) -> None:
+    def _make_directory(self) -> None:
+        make_directory(self.directory)
+        self.directory.chmod(0o711)  # the account of the servers passes; what is below is private
+
+    def _preflight(self, action: Action, controller_keys: Sequence[str] | None) -> None:
         with runs.step(self.run, "preflight", self.clock) as step:
             if step.already is None:
                 if self.request.quarantine:
@@ -198,13 +201,13 @@ class Restore:
                 else:
                     facts, sources = preflight.survey(
                         self.settings, self.request.database, self.request.to, self.actor, self.clock,
-                        backup_id=self.request.backup or None, action=Action.RESTORE,
+                        backup_id=self.request.backup or None, action=action, controller_keys=controller_keys,
                     )  # fmt: skip
                     preflight.refuse(plan.judge_repository(facts), f"restore of {self.request.database} refused")
                     if sources is None:
                         raise RestoreRefusedError(f"restore of {self.request.database} refused: nothing to start from")
                     step.record(backup=sources.chain[-1].id, major=facts.major)
-                if self.request.target:
+                if self.request.target and action is Action.RESTORE:
                     given = targets.on_server(self.request.target)
                     targets.require_empty(given)
             self.source_major = int(str(step.facts["major"]))
@@ -264,15 +267,17 @@ class Restore:
             preflight.refuse(decision, f"restore of {self.request.database} refused")
             if graph is None:
                 raise RestoreRefusedError(f"restore of {self.request.database} refused: no version of the data map fits")
-            keys = preflight.controllers_in(source, graph)
-            granted = gate.permit_all(
-                Action.RESTORE, database=self.request.database, controller_keys=keys, actor=self.actor, clock=self.clock, run_id=self.run.id
-            )
-            if granted:
-                runs.permitted(self.run, granted[0].instruction_id)
+            self._permit(source, graph)
             self.notes = decision.notes
             step.record(map=graph.version, tables=len(catalogue.tables), large_objects=facts.large_objects)
         return graph
+
+    def _permit(self, source: Session, graph: Graph) -> None:
+        """Ask for the instruction of every controller that is in the recovered database."""
+        keys = preflight.controllers_in(source, graph)
+        gate.permit_all(
+            Action.RESTORE, database=self.request.database, controller_keys=keys, actor=self.actor, clock=self.clock, run_id=self.run.id
+        )
 
     def _target(self, held: Quarantine) -> Target:
         with runs.step(self.run, "target", self.clock) as step:
@@ -469,7 +474,7 @@ class Restore:
         proof = prove.prove_files(evidence, proof, identifiers, self.progress)
         if target.cluster is not None:
             targets.make_durable(target.cluster)
-        about = self._circumstances(held, graph, system, target, source.server_version)
+        about = self._circumstances(held, graph, system, source.server_version, owned=target.owned)
         content = certificate.build(about, proof)
         store.keep(self.settings, self.run, content, self.clock)
         step.record(holds=proof.holds, statements=len(proof.statements), list_size=self.head)
@@ -481,11 +486,13 @@ class Restore:
         cluster.stop(timeout=600)
         cluster.binaries.run(["pg_resetwal", "--pgdata", cluster.data], as_server_user=True)
 
-    def _circumstances(self, held: Quarantine, graph: Graph, system: str, target: Target, version: int) -> certificate.Circumstances:
+    def _circumstances(
+        self, held: Quarantine, graph: Graph, system: str, version: int, *, owned: bool, scope: str = "database", schema: str | None = None
+    ) -> certificate.Circumstances:
         head = ledger.head()
         return certificate.Circumstances(
             run=self.run.id,
-            scope="database",
+            scope=scope,
             database=self.request.database,
             asked=str(self.request.to),
             lsn=held.lsn,
@@ -493,7 +500,7 @@ class Restore:
             backups=tuple(link.id for link in self.chain),
             source_system=str(self.chain[-1].system_identifier) if self.chain else "",
             target_system=system,
-            target_owned=target.owned,
+            target_owned=owned,
             server_version=version,
             list_size=self.head,
             list_hash=head.hash.hex() if head.size == self.head else "",
@@ -501,7 +508,7 @@ class Restore:
             people_found=self.found.people,
             people_other=self.found.later,
             map_version=graph.version,
-            schema=None,
+            schema=schema,
             left_out=tuple(sorted(self.left_out)),
             notes=self.notes,
             gone_by=self.clock.now() + self.settings.database(self.request.database).backup.gone_after,
