@@ -89,8 +89,12 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
         yield table.full_name, f"rows of the {subject.kind}", SQL("SELECT count(*) FROM {} s JOIN k ON {}").format(table.relation, here)
     elif own is Verb.ANONYMISE:
         question = f"values of the {subject.kind} that are not anonymised"
+        # A template names columns without their table, so no second relation with such columns may be in reach of it.
+        names = SQL(", ").join(Identifier(name) for name in subject.key)
+        mine = SQL(", ").join(Identifier("s", name) for name in subject.key)
         for differs in _still_personal(graph, table):
-            yield table.full_name, question, SQL("SELECT count(*) FROM {} s JOIN k ON {} WHERE {}").format(table.relation, here, differs)
+            query = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}").format(table.relation, mine, names, differs)
+            yield table.full_name, question, query
     for link in graph.links_to(subject.table):
         verb = cohort.verb(link.treatment(anonymising=anonymising))
         if verb in {Verb.DELETE, Verb.UNLINK} and set(link.parent_columns) <= set(subject.key):
