@@ -22,7 +22,7 @@ from obhut.postgres.clusters import binaries
 from obhut.postgres.connections import Session
 from obhut.promises.evaluate import evaluate
 from obhut.promises.model import State
-from obhut.restores import opening, quarantine, run, store
+from obhut.restores import opening, quarantine, run, store, verify
 from obhut.restores.plan import Form, RecoveryTarget
 
 _STYLES = {State.KEPT: "green", State.BROKEN: "bold red", State.UNPROVEN: "yellow"}
@@ -81,26 +81,29 @@ def restore(scene: Scene) -> None:
         step.done("Recovered, filtered, loaded, indexed, compared, searched")
     if not outcome.holds:
         raise DemoFailedError("the restore was not proved", f'See "obhut restore show {outcome.run}".')
-    _certificate(scene, outcome.run)
-    stage.command(f"obhut restore verify {outcome.certificate.name}")
-    with stage.step("Verifying the certificate against the target, with code of its own") as step:
-        step.done("The certificate holds")
+    _certificate(scene, outcome)
     stage.command(f"obhut restore open {outcome.run}")
     with stage.step("Opening the database") as step:
         opened = opening.open_database(scene.settings, outcome.run, scene.actor, scene.clock, stage)
-        step.done("Open; epoch {epoch} of the erasure list begins", epoch=opened.epoch)
+        step.done("Open. From here on a new epoch of the erasure list counts")
+    stage.command(f"obhut restore verify {outcome.certificate.name}")
+    with stage.step("Verifying the certificate with code of its own") as step:
+        checked = verify.verify(outcome.certificate, key=None, settings=scene.settings, url=opened.url)
+        if not checked.passed:
+            raise DemoFailedError("the certificate does not hold against its target", f'Run "obhut restore verify {outcome.certificate}".')
+        step.done("{count} statements of the certificate hold against the open database", count=len(checked.findings))
     scene.url = opened.url
     _compare(scene)
 
 
-def _certificate(scene: Scene, run_id: str) -> None:
-    kept = store.find(run_id)
+def _certificate(scene: Scene, outcome: run.Outcome) -> None:
+    kept = store.find(outcome.run)
     assert kept is not None  # noqa: S101 - it holds
     content = kept.document["certificate"]
     tables = content["tables"]
     passed = [one for one in content["statements"] if one["result"] == "passed"]
     canaries = content["canaries"]
-    scene.stage.tell("Certificate {file}, signed:", file=store.paths(scene.settings, run_id)[0].name)
+    scene.stage.tell("The signed certificate (to be read: {page}):", page=outcome.page)
     scene.stage.table(
         ["statement", "figure"],
         [
@@ -130,7 +133,7 @@ def _compare(scene: Scene) -> None:
     ):
         raise DemoFailedError("the restored database is not what the certificate says", "Do not use this version.")
     scene.stage.table(
-        ["participant {key}".format(key=PERSON), "before", "plain restore", "Obhut's restore"],
+        [text("participant {key}", key=PERSON), "before", "plain restore", "Obhut's restore"],
         [
             ("person", before.person, before.person, found.person),
             ("bookings", before.bookings, before.bookings, found.bookings),

@@ -134,6 +134,11 @@ class Stage:
             shown.add_row(*(cell if isinstance(cell, Text) else _cell(cell) for cell in row))
         self._console.print(Padding(shown, (0, 0, 0, INDENT), expand=False), width=self._width)
 
+    def closing(self, lines: Sequence[str]) -> None:
+        """Show the last words: what it took, where it lies, what to do next."""
+        self._console.print()
+        self._console.print(Panel(Text("\n".join(lines)), box=ROUNDED, width=self._width, padding=(0, 2), border_style="green"))
+
     # ---- steps ----
 
     @contextmanager

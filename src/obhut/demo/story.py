@@ -12,11 +12,12 @@ from types import FrameType
 from obhut.backups import run as backups
 from obhut.demo import acts, folder, restoring, vendor
 from obhut.demo.scene import Scene
-from obhut.demo.stage import Stage
+from obhut.demo.stage import Stage, number
 from obhut.demo.vendor import DATABASE
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import ObhutError
+from obhut.foundation.language import text
 from obhut.foundation.settings import FILE_NAME
 from obhut.postgres.control import close_control
 
@@ -58,6 +59,25 @@ def play(stage: Stage, place: Path, actor: Actor, clock: Clock, *, keep_running:
         finally:
             if not (finished and keep_running):
                 leave(place)
+        _close(scene, keep_running=keep_running)
+
+
+def _close(scene: Scene, *, keep_running: bool) -> None:
+    lines = [
+        text(
+            "{seconds} s from an empty folder to here: {rows} rows restored and compared, one person not.",
+            seconds=number(scene.stage.elapsed),
+            rows=number(scene.rows),
+        )
+    ]
+    if keep_running:
+        lines.append(text("The servers run on. Look around: export OBHUT_CONFIG={file}", file=scene.folder / FILE_NAME))
+        lines.append("  obhut restore list · obhut erasures list · obhut runs list · obhut promises --evidence")
+        lines.append(f"  psql '{scene.url}'")
+    else:
+        lines.append(text("Nothing runs any more. Look at the files, or play it again with --keep-running to look around."))
+    lines.append(text("Remove everything: obhut demo clean"))
+    scene.stage.closing(lines)
 
 
 def leave(place: Path) -> None:
