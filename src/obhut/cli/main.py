@@ -42,6 +42,7 @@ NOUNS: dict[str, str] = {
     "backup": "Back up continuously, keep the restorable window, let nothing grow too old.",
     "restore": "Restore through the filter and prove that erased people stay erased.",
     "runs": "Look at journalled runs and their steps.",
+    "keystore": "Look after the master key of the key store.",
     "canary": "Plant synthetic people that prove the filter in every restore.",
     "promises": "Evaluate every promise: kept, broken or unproven.",
     "serve": "Run worker, WAL receiver and heartbeat of this machine.",

@@ -121,10 +121,14 @@ def test_every_page_is_reached_from_the_index():
     assert {page for page in pages if f"({page})" not in index} == set()
 
 
+def _whole_commands(page: Path) -> list[str]:
+    """Return the lines of shell blocks that call obhut."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.startswith("obhut ")]
+
+
 def _shell_commands(page: Path) -> list[str]:
-    found = []
-    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
-        found += [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("obhut ")]
+    found = _whole_commands(page)
     found += re.findall(r"`(obhut [^`]+)`", page.read_text(encoding="utf-8"))
     return found
 
@@ -146,6 +150,24 @@ def test_commands_in_pages_exist_with_their_options(page):
         known |= {"--config", "--json", "--lang", "--as", "--no-colour", "--quiet", "--help", "-o"}
         unknown = [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
         assert not unknown, f"{page.name}: {line}: {unknown}"
+
+
+@pytest.mark.parametrize("line", sorted({line for page in PAGES for line in _whole_commands(page)}))
+def test_whole_commands_in_pages_parse(line):
+    """Each line of a shell block that calls obhut is understood: nothing is missing, every value has the right form."""
+    tokens = shlex.split(line, comments=True)[1:]
+    app.parse_args([token for token in tokens if token != "--json"], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src/obhut").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT / "src/obhut")))
+def test_commands_that_hints_name_exist(path):
+    """A hint that says to run `obhut …` names a command that exists."""
+    text = path.read_text(encoding="utf-8")
+    for found in re.findall(r'(?:Run|run|See|Look at|with|is|:) \\?"(obhut [a-z]+(?: [a-z-]+)*)', text):
+        words = found.split()[1:]
+        assert words[0] in available(), f"{path.name}: {found}"
+        if len(words) > 1 and words[0] not in COMMANDS:
+            assert f"{words[0]} {words[1]}" in _prefixes(), f"{path.name}: {found}"
 
 
 def _prefixes() -> set[str]:
