@@ -87,6 +87,7 @@ class Eraser:
         ledger.open_ledger(settings)
         self.mac_key = ledger.fingerprint_key()
         self._archived = False
+        self._confirmed: Clock | None = None  # the clock of the last confirmation that the mirror may lack
         self._owners: dict[tuple[str, ...], str] = {}
         self._direct: dict[tuple[str, Cohort], direct.DirectPlan | None] = {}
 
@@ -95,8 +96,10 @@ class Eraser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the session."""
+        """Close the session, and bring the mirror up to what was confirmed meanwhile."""
         self.session.close()
+        if self._confirmed is not None:
+            ledger.settle(self._confirmed)
 
     @property
     def graph(self) -> Graph:
@@ -329,6 +332,7 @@ class Eraser:
                 'Who writes there? The tombstones stay recorded; run "obhut erase --finish" when the writer is stopped.',
             )
         ledger.mark_effective(run, tombstones, executed.lsn, clock)
+        self._confirmed = clock
         reach("erase.effective")
         plan = ErasurePlan(self.database, kind, action, len(tombstones), executed.people, executed.effects.planned, self.graph.version)
         return Outcome(

@@ -136,6 +136,9 @@ def record(tombstones: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
 def mark_effective(run: RunId | str, tombstones: Sequence[Tombstone], lsn: Lsn | str, clock: Clock) -> int:
     """Note that the erasing transaction of these tombstones is committed, and return how many were not effective before.
 
+    Durable in the control database when it returns; mirror and anchor get it with the next append or with :func:`settle`. A restore
+    applies recorded and effective tombstones alike, so nothing but a note can be lost with the control database.
+
     Args:
         run: the run that erased.
         tombstones: of one database each transaction; several databases give one entry each.
@@ -157,7 +160,20 @@ def mark_effective(run: RunId | str, tombstones: Sequence[Tombstone], lsn: Lsn |
             pending.append(_entry(entries.effective(size + len(pending) + 1, now, database, RunId(run), lsn, numbers)))
         return pending, len({item.seq for item in todo})
 
-    return _append(build, clock) if tombstones else 0
+    return _append(build, clock, defer=True) if tombstones else 0
+
+
+def settle(clock: Clock) -> None:
+    """Bring mirror and anchor up to the list: what was deferred, or what a crash left behind.
+
+    Raises:
+        ErasureListError: a place lost entries or cannot be written.
+    """
+    here = places()
+    with here.writing() as session:
+        if store.stored(session) is not None:
+            here.ready(session, clock.now())
+            here.take_deferred()
 
 
 def lift(ids: Sequence[TombstoneId | str], instruction: InstructionId | str, clock: Clock) -> int:
@@ -235,13 +251,20 @@ def new_epoch(database: str, run: RunId | str, system_identifier: int | str, tim
 # ---- looking after the list ----
 
 
-def verify_list(settings: Settings) -> ListReport:
+def verify_list(settings: Settings, *, settle_at: Clock | None = None) -> ListReport:
     """Verify list, mirror and anchor in full, and return what was seen.
+
+    Args:
+        settings: the installation.
+        settle_at: first bring mirror and anchor up to the list; without it, nothing is written.
 
     Raises:
         ErasureListError: one of the findings of the specification's section 10, each its own class and code.
     """
-    return check(open_ledger(settings))
+    here = open_ledger(settings)
+    if settle_at is not None:
+        settle(settle_at)
+    return check(here)
 
 
 def recover(settings: Settings, clock: Clock, *, accept_missing_anchor: bool = False) -> Recovery:
@@ -360,19 +383,22 @@ def reveal(tombstone: TombstoneId | str, actor: Actor, purpose: Purpose, clock: 
 # ---- inside ----
 
 
-def _append(build: Callable[[Session, int, datetime], tuple[list[Pending], T]], clock: Clock, *, forgets: bool = False) -> T:
-    """Append what ``build`` decides under the writer's lock, to all three places."""
+def _append(build: Callable[[Session, int, datetime], tuple[list[Pending], T]], clock: Clock, *, forgets: bool = False, defer: bool = False) -> T:
+    """Append what ``build`` decides under the writer's lock, to all three places, or with ``defer`` to the list only for now."""
     here = places()
     now = clock.now()
     with here.writing() as session:
-        before = here.ready(session, now)
+        before = here.ready(session, now, heal=False)
         faultpoints.reach("erasure-list.locked")
         # Decided outside the transaction: the writer's lock keeps what is read, and the append checks that the head has not moved.
         pending, result = build(session, before.size, now)
         published = (store.append_one(session, before, pending) or _append_many(session, before, pending)) if pending else []
         faultpoints.reach("erasure-list.committed")
-        if published:
-            here.publish(session, Stored(before.origin, published[-1].seq, published[-1].hash), published, now)
+        if defer:
+            here.defer(published)
+        else:
+            after = Stored(before.origin, published[-1].seq, published[-1].hash) if published else before
+            here.publish(session, after, here.take_deferred(published), now)
         if forgets:
             forget_labels(session, now)
     return result

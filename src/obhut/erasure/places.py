@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -67,6 +67,7 @@ class Places:
         self._local = threading.local()
         self._keystore: LocalKeystore | None = None
         self._tip: Tip | None = None
+        self._deferred: list[Published] = []
         self._anchor: tuple[str, Checkpoint] | None = None
 
     # ---- access ----
@@ -155,8 +156,10 @@ class Places:
 
     # ---- appending ----
 
-    def ready(self, session: Session, now: datetime) -> Stored:
+    def ready(self, session: Session, now: datetime, *, heal: bool = True) -> Stored:
         """Return the head of the list after making sure that appending to it is right; make the list when there is none.
+
+        With ``heal`` the mirror is brought up to the list; without, the caller's own append does so.
 
         Raises:
             ErasureListError: a place lost entries, or holds another list.
@@ -185,9 +188,19 @@ class Places:
                 f"the mirror ends at entry {tip.size}, the anchor knows {anchor.size}",
                 'Was the mirror restored from an older copy? "obhut erasures recover" completes it from the list.',
             )
-        if tip.size < head.size:
+        if heal and tip.size < head.size:
             self.publish(session, head, [], now)
         return head
+
+    def defer(self, published: Sequence[Published]) -> None:
+        """Keep entries that the mirror is to get with the next append."""
+        self._deferred.extend(published)
+
+    def take_deferred(self, fresh: Sequence[Published] = ()) -> list[Published]:
+        """Return the deferred entries followed by fresh ones; only the fresh ones where another process wrote in between."""
+        rows, self._deferred = [*self._deferred, *fresh], []
+        contiguous = all(later.seq == earlier.seq + 1 for earlier, later in pairwise(rows))
+        return rows if contiguous else list(fresh)
 
     def _create(self, session: Session, anchor: Checkpoint | None) -> Stored:
         if (anchor and anchor.size) or self.mirror.files():
@@ -301,6 +314,8 @@ class Places:
         if anchor is None:
             raise AnchorMissingError("the anchor of the erasure list is missing")
         tip = self.tip(session, head, anchor)
+        if tip.size == head.size == anchor.size:
+            return
         while tip.size < head.size:
             rows: Sequence[Published] = fresh
             if not rows or rows[0].seq != tip.size + 1:

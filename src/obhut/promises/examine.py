@@ -11,7 +11,6 @@ from obhut.backups.findings import Finding, Severity
 from obhut.controllers import register
 from obhut.datamap.graph import require
 from obhut.datamap.load import load
-from obhut.erasure import check as list_check
 from obhut.erasure import known, ledger
 from obhut.erasure.entries import State as TombstoneState
 from obhut.erasure.errors import ErasureListError
@@ -226,9 +225,8 @@ def backups(settings: Settings, clock: Clock) -> Iterator[Evidence]:
 
 def erasure_list(settings: Settings, clock: Clock) -> Iterator[Evidence]:
     """List, mirror and anchor agree and verify."""
-    del settings
     try:
-        report = list_check.check(ledger.places())
+        report = ledger.verify_list(settings, settle_at=clock)
     except ErasureListError as error:
         yield Evidence(error.fact, State.BROKEN, clock.now(), hint=error.hint or "")
         return

@@ -137,7 +137,7 @@ def make_machine(opened_list, clock):
             }
             for item in ledger.find(self.tombstones(State.LIFTED) + self.tombstones(State.RETIRED)):
                 assert item.key is None
-            report = ledger.verify_list(opened_list)
+            report = ledger.verify_list(opened_list, settle_at=clock)
             assert report.states == {state: len(self.tombstones(state)) for state in State}
 
     return Machine
