@@ -37,7 +37,7 @@ test: $(READY) ## Run every test; installs Debian's PostgreSQL where it is missi
 
 bench: $(READY) ## Measure speed against pg_dump and hand-written SQL; writes build/bench.json
 	@mkdir -p build
-	$(BIN)/python tools/bench.py
+	PYTHONPATH=. $(BIN)/python -m bench
 
 docs: $(READY) ## Write the generated parts of the reference from the code
 	@cd tools && ../$(BIN)/python reference.py

@@ -15,7 +15,6 @@ from bench import house, shop
 from bench.measure import Comparison, Stopwatch, compare
 from obhut.erasure.entries import Action
 from obhut.erasure.erase import Eraser
-from obhut.foundation.settings import Settings
 from obhut.postgres.clusters import Cluster
 from obhut.postgres.connections import Session, with_parameters
 from obhut.postgres.sql import SQL, Identifier
@@ -24,31 +23,29 @@ WARM = 10  # people erased before the clock runs: statements are prepared, cache
 KIND = "user"
 
 
-def one(settings: Settings, cluster: Cluster, people: Sequence[int]) -> Comparison:
-    """Compare erasing one person after the other; uses up the people."""
+def one(directory: Path, cluster: Cluster, people: Sequence[int]) -> Comparison:
+    """Compare erasing one person after the other, in one copy of the database."""
     ours: list[float] = []
     theirs: list[float] = []
     statements = shop.by_hand()
-    with Session.connect(cluster.url(shop.DATABASE)) as session, Eraser(settings, shop.DATABASE) as eraser:
-        for number, (first, second) in enumerate(zip(people[::2], people[1::2], strict=False)):
-            with Stopwatch() as hand:
-                _by_hand(session, statements, [first])
-            with Stopwatch() as obhut:
-                eraser.erase(KIND, [(str(second),)], Action.ERASE, house.ACTOR, house.CLOCK)
-            if number >= WARM:
-                theirs.append(hand.seconds)
-                ours.append(obhut.seconds)
-        _require_gone(session, people)
+    with _copy(cluster) as url:
+        settings = house.found(directory / "one", url)
+        try:
+            with Session.connect(url) as session, Eraser(settings, shop.DATABASE) as eraser:
+                for number, (first, second) in enumerate(zip(people[::2], people[1::2], strict=False)):
+                    with Stopwatch() as hand:
+                        _by_hand(session, statements, [first])
+                    with Stopwatch() as obhut:
+                        eraser.erase(KIND, [(str(second),)], Action.ERASE, house.ACTOR, house.CLOCK)
+                    if number >= WARM:
+                        theirs.append(hand.seconds)
+                        ours.append(obhut.seconds)
+                _require_gone(session, people)
+        finally:
+            house.leave([settings])
     sizes = {"people": len(ours), "tables": shop.TABLES, "rows_each": shop.ROWS_OF_ONE}
-    return compare(
-        "erase-one",
-        "one person: gate, tombstone, erasure, second look, confirmation / hand-written SQL",
-        ours,
-        theirs,
-        sizes,
-        bound=4.0,
-        aim=2.5,
-    )
+    says = "one person: gate, tombstone, erasure, second look, confirmation / hand-written SQL"
+    return compare("erase-one", says, ours, theirs, sizes, bound=4.0, aim=2.5)
 
 
 def batch(directory: Path, cluster: Cluster, people: Sequence[int], rounds: int) -> Comparison:

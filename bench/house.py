@@ -11,6 +11,7 @@ from bench import shop
 from obhut.controllers import register
 from obhut.controllers.records import ContractTerms
 from obhut.controllers.vocabulary import Action, Channel, InstructionKind
+from obhut.erasure import ledger
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import SystemClock
 from obhut.foundation.settings import FILE_NAME, Settings, load
@@ -46,6 +47,12 @@ def found(directory: Path, url: str) -> Settings:
             clock=CLOCK,
         )
     return settings
+
+
+def enter(settings: Settings) -> None:
+    """Make an installation the one that this process works in."""
+    open_control(settings)
+    ledger.open_ledger(settings)
 
 
 def leave(installations: Sequence[Settings]) -> None:

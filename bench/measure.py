@@ -147,9 +147,8 @@ def _descendants(root: int) -> list[int]:
         pid = waiting.pop()
         try:
             program = Path(f"/proc/{pid}/exe").readlink().name
-            children = [
-                Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii") for thread in os.listdir(f"/proc/{pid}/task")
-            ]
+            threads = list(Path(f"/proc/{pid}/task").iterdir())
+            children = [(thread / "children").read_text(encoding="ascii") for thread in threads]
         except OSError:
             continue  # it has ended
         if program.startswith("python"):

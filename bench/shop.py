@@ -17,7 +17,7 @@ TABLES = 10
 MAP = Path(__file__).with_name("datamap.yaml")
 
 # The same for both sides of every comparison; durable, as production is.
-SERVER = {
+SERVER: dict[str, str | int | bool | None] = {
     "wal_level": "replica",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "30min",
