@@ -19,6 +19,7 @@ from obhut.restores.filter import Filter
 from obhut.restores.plan import Part, split
 from obhut.restores.progress import Progress
 from obhut.restores.schema import Entry, Section
+from obhut.restores.target import UNBOUND
 
 _NAMED = r'((?:"(?:[^"]|"")+"|[^\s."(]+)\.(?:"(?:[^"]|"")+"|[^\s."(;]+))'
 _ALTERED = re.compile(rf"^ALTER TABLE (?:ONLY )?{_NAMED}\s", re.M)
@@ -26,7 +27,7 @@ _INDEXED = re.compile(rf"^CREATE (?:UNIQUE )?INDEX (?:\S+|\"(?:[^\"]|\"\")+\") O
 _REFERENCED = re.compile(rf"REFERENCES {_NAMED}\s*\(")
 _EARLY = {"INDEX", "CONSTRAINT"}
 _LAST = {"EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE"}
-_BUILDING = {"maintenance_work_mem": "256MB", "max_parallel_maintenance_workers": "1", "synchronous_commit": "off", "lock_timeout": "0"}
+_BUILDING = {**UNBOUND, "maintenance_work_mem": "256MB", "max_parallel_maintenance_workers": "1", "synchronous_commit": "off"}
 
 
 @dataclass

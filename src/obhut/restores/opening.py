@@ -16,7 +16,6 @@ from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.states import RunState
-from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier
 from obhut.restores import run as restoring
 from obhut.restores import store, streams
@@ -70,7 +69,7 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
                 raise NotProvedError("somebody was erased since the proof", f'Run "obhut restore open {run_id}" again.')
             if target.cluster is not None:
                 target.cluster.start(timeout=600)
-            with Session.connect(target.url, application_name=streams.application_name(run_id)) as session:
+            with target.session(streams.application_name(run_id)) as session:
                 session.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(streams.RECORDS)))
                 system, timeline = session.row(
                     "SELECT (SELECT system_identifier::text FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint())"

@@ -75,7 +75,7 @@ def parse_target(given: str) -> RecoveryTarget:
     except ValueError:
         raise RestoreTargetError("the point to restore to is not understood", f"Give {_FORMS}.") from None
     if moment.tzinfo is None:
-        raise RestoreTargetError("the time to restore to has no zone", f'Append Z for UTC, or an offset such as +01:00: "{text}Z".')
+        raise RestoreTargetError("the time to restore to has no zone", 'Append Z for UTC or an offset: 2026-03-01T09:00:00Z.')
     return RecoveryTarget(Form.TIME, time=moment.astimezone(UTC))
 
 

@@ -66,7 +66,7 @@ def survey(
     except BackupError:
         missing = True
     hole, reaches = _wal(repository, backup, target)
-    list_error, size, digest, tombstones = _list(settings, database)
+    list_error, size, digest, tombstones = _list(settings, database, clock)
     size_needed = sum(link.size for link in chain) * (2 if len(chain) > 1 else 1) + int(backup.size * 1.2)
     facts = RepositoryFacts(
         target=target,
@@ -250,9 +250,9 @@ def _wal(repository: Repository, backup: Backup, target: RecoveryTarget) -> tupl
     return (f"segments {hole.first} to {hole.last}" if hole else None), hole is not None
 
 
-def _list(settings: Settings, database: str) -> tuple[str | None, int, str, int]:
+def _list(settings: Settings, database: str, clock: Clock) -> tuple[str | None, int, str, int]:
     try:
-        ledger.verify_list(settings)
+        ledger.verify_list(settings, settle_at=clock)
         head = ledger.head()
         return None, head.size, head.hash.hex(), ledger.count(database)
     except ErasureListError as error:

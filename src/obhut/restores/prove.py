@@ -115,7 +115,7 @@ def prove(evidence: Evidence, progress: Progress) -> Proof:
     graph = evidence.target_graph
     with (
         Session.connect(evidence.quarantine.url, application_name=evidence.application) as source,
-        Session.connect(evidence.target.url, application_name=evidence.application) as target,
+        evidence.target.session(evidence.application) as target,
     ):
         tables = figures.compare(
             evidence.quarantine.url,
@@ -189,7 +189,7 @@ def unshared_identifiers(evidence: Evidence, limit: int = scan.BYTE_SEARCHED) ->
     """Return identifiers of erased people that nobody who stays shares; at least eight characters, so that chance is out."""
     with (
         Session.connect(evidence.quarantine.url, application_name=evidence.application) as source,
-        Session.connect(evidence.target.url, application_name=evidence.application) as target,
+        evidence.target.session(evidence.application) as target,
     ):
         values: list[str] = []
         for chunk in scan.identifiers(source, evidence.source_graph, evidence.rows, size=limit):

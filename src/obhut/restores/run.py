@@ -195,7 +195,7 @@ class Restore:
         with runs.step(self.run, "preflight", self.clock) as step:
             if step.already is None:
                 if self.request.quarantine:
-                    ledger.verify_list(self.settings)
+                    ledger.verify_list(self.settings, settle_at=self.clock)
                     with Session.connect(self.request.quarantine) as session:
                         step.record(backup="", major=session.server_version // 10_000)
                 else:
@@ -301,8 +301,8 @@ class Restore:
             entries = schema.dump(programs, held.url, scratch)
             statements = schema.roles(programs, held.url)
             self.left_out = tuple({*self.request.left_out, *self._leaks(source, graph, rows, entries, statements)})
-            targets.make_database(target, entries[Section.PRE_DATA], statements)
-            with Session.connect(target.url, application_name=self.application) as session:
+            targets.make_database(target, entries[Section.PRE_DATA], statements, thaw=held.cluster is None)
+            with target.session(self.application) as session:
                 streams.end_sessions(session, self.application)
                 streams.prepare_records(session)
             pipe = streams.Pipe(held.url, target.url, rows.settings, scratch, programs, self.application)
@@ -430,7 +430,7 @@ class Restore:
         database = self.request.database
         applied = self._first_head
         touched: set[str] = set()
-        with Session.connect(target.url, application_name=self.application) as session:
+        with target.session(self.application) as session:
             while True:
                 size = ledger.head().size
                 fresh = [item for chunk in ledger.open_list(database, as_of=size, after=applied) for item in chunk]
@@ -458,7 +458,7 @@ class Restore:
         programs = self.programs(self.source_major)
         dumped = schema.dump(programs, target.url, scratch)
         entries = [entry for section in Section for entry in dumped[section] if entry.schema != streams.RECORDS]
-        with Session.connect(target.url, application_name=self.application) as session:
+        with target.session(self.application) as session:
             mine = preflight.require_graph(self.settings, self.request.database, session)
             system = str(session.value("SELECT system_identifier FROM pg_control_system()"))
         condemned = [canary for canary in canaries.all_of(self.request.database) if canary.tombstone is not None]

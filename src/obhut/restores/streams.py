@@ -33,7 +33,7 @@ RECORDS = "obhut_restore"
 SMALL = 512  # blocks: below 4 MiB starting two programs costs more than it saves
 _HASHED_SINCE = 150000
 _STATE = re.compile(r"\b(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5})\b")
-_READING = {"row_security": "off", "client_min_messages": "error", "DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "TimeZone": "UTC"}
+_READING = {"statement_timeout": "0", "row_security": "off", "client_min_messages": "error", "DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "TimeZone": "UTC"}
 
 
 def reading(table: Table, part: Part, rows: TableFilter, version: int, columns: tuple[str, ...]) -> Composed:
@@ -179,7 +179,8 @@ class Pipe:
         frozen = ", FREEZE" if part.alone else ""
         truncate = f"TRUNCATE ONLY {name};\n" if part.alone else ""
         return (
-            "SET synchronous_commit TO off; SET client_min_messages TO error;\n"
+            "SET synchronous_commit TO off; SET client_min_messages TO error; SET default_transaction_read_only TO off;\n"
+            "SET statement_timeout TO 0; SET lock_timeout TO 0; SET idle_in_transaction_session_timeout TO 0;\n"
             f"BEGIN;\n{truncate}"
             f"\\copy {name} ({columns}) FROM pstdin WITH (FORMAT binary{frozen})\n"
             "\\set copied :ROW_COUNT\n"

@@ -10,7 +10,7 @@ the machine does not, so the boot of the machine is recorded and a target of ano
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,13 @@ from obhut.restores import schema
 from obhut.restores.errors import TargetNotEmptyError
 from obhut.restores.schema import Entry
 
+# What database or role settings may say must not get in the way of the load.
+UNBOUND = {
+    "default_transaction_read_only": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
 _LOADING: dict[str, str | int | bool] = {
     "fsync": False,
     "full_page_writes": False,
@@ -54,6 +61,10 @@ class Target:
     url: str
     admin_url: str
     name: str
+
+    def session(self, application: str, settings: Mapping[str, str] | None = None) -> Session:
+        """Open a session that may write, whatever the database's own settings say."""
+        return Session.connect(self.url, application_name=application, settings={**UNBOUND, **(settings or {})})
 
     @property
     def owned(self) -> bool:
@@ -91,8 +102,15 @@ def on_server(url: str) -> Target:
     return Target(None, url, with_parameters(url, dbname="postgres" if name != "postgres" else "template1"), name)
 
 
-def make_database(target: Target, entries: Sequence[Entry], statements: Sequence[str]) -> None:
-    """Make roles and the database itself with its encoding, locale, settings and owner; what is there already is left alone."""
+def make_database(target: Target, entries: Sequence[Entry], statements: Sequence[str], *, thaw: bool = False) -> None:
+    """Make roles and the database itself with its encoding, locale, settings and owner; what is there already is left alone.
+
+    Args:
+        target: where.
+        entries: of the schema before the data.
+        statements: that make the roles.
+        thaw: leave out the setting that kept a given quarantine from changing.
+    """
     with Session.connect(target.admin_url, application_name="obhut restore") as session:
         existing = {str(name) for (name,) in session.rows("SELECT rolname FROM pg_roles")}
         for statement in schema.missing_roles(statements, existing):
@@ -104,7 +122,9 @@ def make_database(target: Target, entries: Sequence[Entry], statements: Sequence
                     session.execute(trusted(statement))
         for entry in entries:
             if entry.kind == "DATABASE PROPERTIES" and target.owned:
-                session.execute(trusted(entry.sql))
+                for statement in entry.sql.split(";\n"):
+                    if statement.strip() and not (thaw and "default_transaction_read_only" in statement):
+                        session.execute(trusted(statement))
 
 
 def require_empty(target: Target) -> None:
@@ -113,7 +133,7 @@ def require_empty(target: Target) -> None:
     Raises:
         TargetNotEmptyError: it has tables, schemas or extensions beyond those of a new database.
     """
-    with Session.connect(target.url, application_name="obhut restore") as session:
+    with target.session("obhut restore") as session:
         found = session.value(
             "SELECT (SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relnamespace NOT IN"
             " (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_toast', 'obhut_restore')))"
