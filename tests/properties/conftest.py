@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # test folders are no packages
 _COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 settings.register_profile("ci", max_examples=150, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=int(os.environ.get("OBHUT_EXAMPLES", "5000")), print_blob=True, **_COMMON)
-settings.register_profile("look", max_examples=100, phases=[Phase.generate], **_COMMON)
+settings.register_profile("look", max_examples=int(os.environ.get("OBHUT_EXAMPLES", "100")), phases=[Phase.generate], **_COMMON)
 settings.load_profile(os.environ.get("OBHUT_PROFILE", "ci"))
 
 

@@ -250,18 +250,30 @@ def key_value(kind: str, number: int) -> Any:
 
 
 @st.composite
-def estates(draw: Any, *, only_keys: bool = False) -> Estate:
-    """Draw an estate; with ``only_keys`` one whose map says nothing that the foreign keys do not say."""
+def estates(draw: Any, *, only_keys: bool = False, tree: bool = False) -> Estate:
+    """Draw an estate.
+
+    With ``only_keys`` its map says nothing that the foreign keys do not say; with ``tree`` nearly all rows hang on the people by foreign
+    keys without cycles and are deleted, which is what the short way is made for.
+    """
     count = draw(st.integers(2, 8))
     tables: dict[str, Tab] = {}
     for number in range(count):
-        table = _table(draw, number, only_keys=only_keys)
+        table = _table(draw, number, only_keys=only_keys or tree)
+        if tree and number and draw(st.integers(0, 2)) == 0:
+            table.erase, table.subject = "delete_if_orphaned", False
         tables[table.name] = table
     parents = [table for table in tables.values() if table.primary]
     number = 0
     for table in list(tables.values()):
         for _ in range(draw(st.integers(0 if table.subject else 1, 3))):
-            ref = _ref(draw, number, table, draw(st.sampled_from(parents)), only_keys=only_keys)
+            if tree and draw(st.integers(0, 9)):
+                earlier = [parent for parent in parents if parent.shared or parent.name < table.name]
+                if not earlier or table.shared:
+                    continue
+                ref = _branch(draw, number, table, draw(st.sampled_from(earlier)))
+            else:
+                ref = _ref(draw, number, table, draw(st.sampled_from(parents)), only_keys=only_keys)
             table.refs.append(ref)
             number += 1
     for table in tables.values():
@@ -286,7 +298,7 @@ def estates(draw: Any, *, only_keys: bool = False) -> Estate:
         base = draw(st.sampled_from(bases))
         tables["heir"] = Tab("heir", base.key, base.types, inherits=base.name)
         rows["heir"] = [dict(row) for row in rows[base.name]]
-    return Estate(tables, rows, _erasures(draw, tables, rows, only_keys=only_keys))
+    return Estate(tables, rows, _erasures(draw, tables, rows, only_keys=only_keys or tree))
 
 
 def _table(draw: Any, number: int, *, only_keys: bool) -> Tab:
@@ -359,6 +371,21 @@ def _ref(draw: Any, number: int, child: Tab, parent: Tab, *, only_keys: bool) ->
         choices = (None, None, "delete", "anonymise", "unlink", KEEP_SHORT, KEEP_LONG)
         ref.erase = draw(st.sampled_from(choices))
         ref.when_anonymised = draw(st.sampled_from((None, None, None, "delete", "anonymise", "unlink")))
+    return ref
+
+
+def _branch(draw: Any, number: int, child: Tab, parent: Tab) -> Ref:
+    ref = _ref(draw, number, child, parent, only_keys=True)
+    if parent.shared:
+        if draw(st.integers(0, 3)) == 0:
+            ref.form, ref.on_delete, ref.set_columns, ref.leaf, ref.match_full, ref.shares = "declared", "NO ACTION", (), "", False, True
+        else:
+            ref.on_delete = draw(st.sampled_from(("NO ACTION", "RESTRICT")))
+            ref.set_columns = ()
+        return ref
+    ref.mapped, ref.erase = True, "delete"
+    if draw(st.integers(0, 9)):
+        ref.leaf = ""
     return ref
 
 

@@ -20,6 +20,7 @@ from naive import Naive, Refused
 
 from obhut.datamap.graph import Graph, require
 from obhut.datamap.models import DatabaseMap
+from obhut.erasure import direct
 from obhut.erasure.closure import Effects, resolve
 from obhut.erasure.entries import Action, State, Tombstone
 from obhut.erasure.execute import execute
@@ -164,6 +165,40 @@ def compare(session: Session, estate: Estate) -> str:
 def test_filter_equals_erasure(session: Session, estate: Estate) -> None:
     """Whatever the schema, the data, the map and the erasures: filter, erasure and model agree, or all refuse."""
     event(compare(session, estate))
+
+
+@given(estate=estates(tree=True))
+def test_short_way_equals_long_way(session: Session, estate: Estate) -> None:
+    """Where the map is a tree of foreign keys, the one statement of the short way deletes what the fixpoint deletes, or both refuse."""
+    note("\n".join([estate.ddl("x"), estate.data(), estate.keys(), json.dumps(estate.rules("x"), default=str), repr(estate.erasures)]))
+    with schemas(session, estate) as (a, b, _):
+        catalogue = read_catalogue(session)
+        live, short = graph_of(estate, a, catalogue), graph_of(estate, b, catalogue)
+        before = rows(session, catalogue, a)
+        try:
+            with session.transaction("repeatable read"):
+                found = people(session, short, estate)
+                plans = [direct.compile_plan(short, seed.subject, seed.cohort) for seed in found.seeds]
+                if len(plans) != 1 or plans[0] is None or found.seeds[0].missing:
+                    event("has to go the long way")
+                    return
+                direct.run(session, plans[0], found)
+            refused = False
+        except DatabaseError as error:
+            note(f"failed: {error}")
+            refused = True
+        try:
+            execute(session, live, lambda: people(session, live, estate))
+        except (DatabaseError, ErasureRefusedError) as error:
+            note(f"failed: {error}")
+            assert refused
+            event("both refuse")
+            return
+        if refused:
+            event("the short way refuses, the long way is gone")
+            return
+        assert rows(session, catalogue, a) == rows(session, catalogue, b)
+        event("erased by both" if before != rows(session, catalogue, a) else "nothing to do")
 
 
 @given(estate=estates(only_keys=True))

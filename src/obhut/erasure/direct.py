@@ -36,18 +36,28 @@ class DirectPlan:
         parameters: how often the addresses are given.
         tables: deleted tables with the reason, in the order of the counts that ``delete`` returns.
         shared: for each shared table, the statement that deletes what nobody references any more; parameter: candidates.
+        relations: oids of all these tables and their partitions.
     """
 
     delete: Composed
     parameters: int
     tables: tuple[tuple[str, str], ...]
     shared: tuple[tuple[str, Composed], ...]
+    relations: tuple[int, ...]
+
+
+_WATCHED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger
+               WHERE tgrelid = ANY(%s::oid[]) AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 8 <> 0)
+"""  # 8: fires at DELETE
 
 
 def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan | None:
     """Return the plan for one subject kind, or None where the map asks for more than a tree of deletions."""
     if cohort.anonymising or cohort.verb(subject.erase) is not Verb.DELETE:
         return None
+    if graph.catalogue.tables[subject.table].kind != "r":
+        return None  # an address says nothing without its leaf, and the statements name the whole table
     paths = _paths(graph, subject, cohort)
     if paths is None or not _foreign_keys_covered(graph, paths):
         return None
@@ -76,16 +86,22 @@ def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan |
         outputs.append(SQL("ARRAY(SELECT ctid FROM {})").format(Identifier(f"s{number}")))
         shared.append((graph.catalogue.tables[parent].full_name, _orphans(graph, parent)))
     statement = SQL("WITH {} SELECT {}").format(SQL(", ").join(parts), SQL(", ").join(outputs))
-    return DirectPlan(statement, parameters, tuple(tables), tuple(shared))
+    roots = [*paths, *(reference.parent for reference in references)]
+    relations = tuple({oid for root in roots for oid in (root, *(leaf.oid for leaf in graph.catalogue.leaves(root)))})
+    return DirectPlan(statement, parameters, tuple(tables), tuple(shared), relations)
 
 
-def run(session: Session, plan: DirectPlan, found: Found) -> tuple[PlannedEffect, ...]:
+def run(session: Session, plan: DirectPlan, found: Found) -> tuple[PlannedEffect, ...] | None:
     """Delete the people found and all that hangs on them, inside the open transaction; return what was deleted, with reasons.
+
+    None, with nothing done, when a trigger watches the deletions: it may suppress some or write rows anew, and only the long way looks again.
 
     Raises:
         ForeignKeyError: a row outside the map references one of theirs.
         SerializationError: another transaction changed one of the rows.
     """
+    if session.value(_WATCHED, (list(plan.relations),)):
+        return None
     addresses = RowAddresses()
     for seed in found.seeds:
         for rows in seed.rows.values():
@@ -128,11 +144,17 @@ def _paths(graph: Graph, subject: Subject, cohort: Cohort) -> dict[int, list[Pat
             if len(found[link.child]) > MAX_PATHS:
                 return None
             queue.append((link.child, way))
-    # A shared parent may live on several leaves; its candidates come as bare addresses.
-    for reference in graph.references:
-        if reference.child in found and graph.catalogue.tables[reference.parent].kind == "p":
-            return None
-    return found
+    return found if _orphans_are_simple(graph, found) else None
+
+
+def _orphans_are_simple(graph: Graph, paths: dict[int, list[Path]]) -> bool:
+    """Whether shared parents that may go are plain tables at the end of the way: nothing follows from their deletion."""
+    touched = [reference for reference in graph.references if graph.catalogue.root(reference.child).oid in paths]
+    parents = {reference.parent for reference in touched}
+    if any(graph.catalogue.tables[parent].kind != "r" or any(True for _ in graph.links_to(parent)) for parent in parents):
+        return False
+    # A foreign key of one leaf only has no place in statements about whole tables; a shared parent may have shared parents of its own.
+    return all(reference.child in paths for reference in touched) and not any(reference.child in parents for reference in graph.references)
 
 
 def _foreign_keys_covered(graph: Graph, paths: dict[int, list[Path]]) -> bool:

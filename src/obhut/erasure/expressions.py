@@ -49,27 +49,11 @@ def json_without(setting: str, column: Column, path: tuple[str | None, ...]) -> 
         where = Literal(_steps(path))
         return lambda current: _as(
             column,
-            SQL("CASE WHEN ({c}::jsonb #>> {p}) IN {l} THEN {c}::jsonb #- {p} ELSE {c}::jsonb END").format(c=current, p=where, l=listed),
+            _let(current, SQL("CASE WHEN ({v} #>> {p}) IN {l} THEN {v} #- {p} ELSE {v} END").format(v=_VALUE, p=where, l=listed)),
         )
     star = path.index(None)
-    above, below = Literal(_steps(path[:star])), Literal(_steps(path[star + 1 :]))
-    return lambda current: _as(
-        column,
-        SQL(
-            "CASE WHEN jsonb_typeof({c}::jsonb #> {a}) = 'array' THEN {set} ELSE {c}::jsonb END"
-        ).format(
-            c=current,
-            a=above,
-            set=_replace(
-                current,
-                path[:star],
-                SQL(
-                    "(SELECT coalesce(jsonb_agg(obhut_e.v ORDER BY obhut_e.n), '[]') FROM jsonb_array_elements({c}::jsonb #> {a})"
-                    " WITH ORDINALITY AS obhut_e(v, n) WHERE (obhut_e.v #>> {b}) IS NULL OR (obhut_e.v #>> {b}) NOT IN {l})"
-                ).format(c=current, a=above, b=below, l=listed),
-            ),
-        ),
-    )
+    kept = SQL(" WHERE (obhut_e.v #>> {b}) IS NULL OR (obhut_e.v #>> {b}) NOT IN {l}").format(b=Literal(_steps(path[star + 1 :])), l=listed)
+    return lambda current: _as(column, _let(current, _rebuilt_list(path[:star], SQL("obhut_e.v"), kept)))
 
 
 def anonymised(rule: Anonymisation, _table: Table, column: Column) -> Expression:
@@ -102,38 +86,48 @@ def _json_rules(rule: Anonymisation, column: Column) -> Expression:
     steps = [(parse_path(entry.path), entry.to) for entry in rule.paths]
 
     def apply(current: Composable) -> Composable:
-        value: Composable = SQL("{}::jsonb").format(current)
         for path, to in steps:
-            value = _json_step(value, path, to)
-        return _as(column, value)
+            current = _let(current, _json_step(path, to))
+        return _as(column, current)
 
     return apply
 
 
-def _json_step(value: Composable, path: tuple[str | None, ...], to: Any) -> Composable:
+def _json_step(path: tuple[str | None, ...], to: Any) -> Composable:
+    """Return the value ``obhut_j.v`` after one rule."""
     if None in path:
         star = path.index(None)
-        above = Literal(_steps(path[:star]))
-        inner = _json_step(SQL("obhut_e.v"), path[star + 1 :], to) if path[star + 1 :] else (SQL("NULL") if to == "remove" else _json(to))
-        kept = SQL(" WHERE false") if to == "remove" and not path[star + 1 :] else SQL("")
-        rebuilt = SQL(
-            "(SELECT coalesce(jsonb_agg({inner} ORDER BY obhut_e.n), '[]') FROM jsonb_array_elements({v} #> {a})"
-            " WITH ORDINALITY AS obhut_e(v, n){kept})"
-        ).format(inner=inner, v=value, a=above, kept=kept)
-        return SQL("CASE WHEN jsonb_typeof({v} #> {a}) = 'array' THEN {set} ELSE {v} END").format(
-            v=value, a=above, set=_replace(value, path[:star], rebuilt)
-        )
+        rest = path[star + 1 :]
+        if rest:
+            return _rebuilt_list(path[:star], _let(SQL("obhut_e.v"), _json_step(rest, to)), SQL(""))
+        if to == "remove":
+            return _rebuilt_list(path[:star], SQL("obhut_e.v"), SQL(" WHERE false"))
+        return _rebuilt_list(path[:star], _json(to), SQL(""))
     where = Literal(_steps(path))
-    if to == "remove":
-        # Without the guard the operator fails on a scalar, and on an array where the path names a member.
-        return SQL("CASE WHEN ({v} #> {p}) IS NULL THEN {v} ELSE {v} #- {p} END").format(v=value, p=where)
-    return SQL("CASE WHEN ({v} #> {p}) IS NULL THEN {v} ELSE jsonb_set({v}, {p}, {to}) END").format(v=value, p=where, to=_json(to))
+    # Where the path leads nowhere, the operators would fail (on a scalar, on an array that is asked for a member) or add the key.
+    made = SQL("{} #- {}").format(_VALUE, where) if to == "remove" else SQL("jsonb_set({}, {}, {})").format(_VALUE, where, _json(to))
+    return SQL("CASE WHEN ({v} #> {p}) IS NULL THEN {v} ELSE {made} END").format(v=_VALUE, p=where, made=made)
 
 
-def _replace(value: Composable, path: tuple[str | None, ...], by: Composable) -> Composable:
-    if not path:
-        return by
-    return SQL("jsonb_set({}::jsonb, {}, {})").format(value, Literal(_steps(path)), by)
+def _rebuilt_list(path: tuple[str | None, ...], element: Composable, where: Composable) -> Composable:
+    """Return the value ``obhut_j.v`` with the list at the path made anew from its elements ``obhut_e.v``."""
+    above = Literal(_steps(path))
+    rebuilt: Composable = SQL(
+        "(SELECT coalesce(jsonb_agg({element} ORDER BY obhut_e.n), '[]') FROM jsonb_array_elements({v} #> {a})"
+        " WITH ORDINALITY AS obhut_e(v, n){where})"
+    ).format(element=element, v=_VALUE, a=above, where=where)
+    if path:
+        rebuilt = SQL("jsonb_set({}, {}, {})").format(_VALUE, above, rebuilt)
+    return SQL("CASE WHEN jsonb_typeof({v} #> {a}) = 'array' THEN {new} ELSE {v} END").format(v=_VALUE, a=above, new=rebuilt)
+
+
+_VALUE = SQL("obhut_j.v")
+
+
+def _let(value: Composable, body: Composable) -> Composable:
+    """Return ``body``, which names the value ``obhut_j.v``: without a name, each rule would double the statement."""
+    # OFFSET 0 keeps the planner from writing the value out again at each place.
+    return SQL("(SELECT {} FROM (SELECT {}::jsonb OFFSET 0) AS obhut_j(v))").format(body, value)
 
 
 def _json(value: Any) -> Composable:
