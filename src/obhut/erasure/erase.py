@@ -241,6 +241,8 @@ class Eraser:
             if len(plans) != 1 or plans[0] is None or found.seeds[0].missing:
                 return None
             planned = direct.run(self.session, plans[0], found)
+            if planned is None:
+                return None
         deleted = sum(effect.rows for effect in planned)
         lsn = Lsn(str(self.session.value("SELECT pg_current_wal_insert_lsn()")))
         return Executed(Effects({}, {}, planned), found.people, deleted, 0, lsn)
