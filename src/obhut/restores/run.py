@@ -275,9 +275,11 @@ class Restore:
     def _permit(self, source: Session, graph: Graph) -> None:
         """Ask for the instruction of every controller that is in the recovered database."""
         keys = preflight.controllers_in(source, graph)
-        gate.permit_all(
+        granted = gate.permit_all(
             Action.RESTORE, database=self.request.database, controller_keys=keys, actor=self.actor, clock=self.clock, run_id=self.run.id
         )
+        if granted:
+            runs.permitted(self.run, granted[0].instruction_id)
 
     def _target(self, held: Quarantine) -> Target:
         with runs.step(self.run, "target", self.clock) as step:
