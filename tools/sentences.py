@@ -11,7 +11,7 @@ from obhut.foundation.language import Language, catalogue, speaking, text
 
 SOURCE = Path(__file__).parent.parent / "src" / "obhut"
 # Callables whose sentences people read, and which of their arguments are sentences (None: all that are text).
-SPEAKING = {"text", "say", "note", "warn", "confirm", "progress", "done", "opening", "act", "step", "Evidence", "Reason", "Promise", "Finding", "critical", "warning"}
+SPEAKING = {"text", "tell", "verdict", "phase", "say", "note", "warn", "confirm", "progress", "done", "opening", "act", "step", "Evidence", "Reason", "Promise", "Finding", "critical", "warning"}
 COLUMNS = {"table", "pairs"}
 
 

@@ -107,7 +107,7 @@ def _certificate(scene: Scene, outcome: run.Outcome) -> None:
     scene.stage.table(
         ["statement", "figure"],
         [
-            ("people left out", content["erasure_list"]["people_left_out"]),
+            ("people left out, a canary among them", content["erasure_list"]["people_left_out"]),
             ("rows in the recovered database", sum(one["source"] for one in tables)),
             ("rows left out", sum(one["deleted"] for one in tables)),
             ("rows without their personal values", sum(one["changed"] for one in tables)),
@@ -167,7 +167,7 @@ def go_on(scene: Scene) -> None:
         )
     stage.table(
         ["promise", "state", "what it says"],
-        [(v.promise.id, Text(text(v.state.value), style=_STYLES[v.state]), v.promise.sentence) for v in verdicts],
+        [(Text(v.promise.id), Text(text(v.state.value), style=_STYLES[v.state]), v.promise.sentence) for v in verdicts],
         styles=["bold", "", "dim"],
     )
     if State.BROKEN in states:

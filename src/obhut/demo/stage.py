@@ -90,9 +90,9 @@ class Stage:
 
     # ---- words ----
 
-    def opening(self, title: str, sentence: str, /, **values: object) -> None:
+    def opening(self, title: str, *lines: str) -> None:
         """Show the title of the play."""
-        words = Text.assemble((text(title), "bold"), "\n", (text(sentence, **values), ""))
+        words = Text.assemble((text(title), "bold"), *("\n" + line for line in lines))
         self._console.print(Panel(words, box=ROUNDED, width=self._width, padding=(0, 2), border_style="cyan"))
 
     def act(self, title: str, sentence: str, /, **values: object) -> None:
@@ -163,7 +163,7 @@ class Stage:
     def phase(self, title: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
         """Show a phase of a longer step while it lasts (the progress that restores and backups report)."""
         del unit
-        with self._moving(text(title), total) as bar:
+        with self._moving(text(title[:1].upper() + title[1:]), total) as bar:
             yield bar.advance
 
     @contextmanager

@@ -45,9 +45,8 @@ def play(stage: Stage, place: Path, actor: Actor, clock: Clock, *, keep_running:
     with _terminable(), folder.taken(place):
         stage.opening(
             "Obhut: erased people stay erased",
-            "The whole story on a sample vendor. Everything lies in {folder}\nEvery command shown works there: export OBHUT_CONFIG={file}",
-            folder=place,
-            file=place / FILE_NAME,
+            text("The whole story on a sample vendor. Everything lies in {folder}", folder=place),
+            text("Every command shown works there: export OBHUT_CONFIG={file}", file=place / FILE_NAME),
         )
         finished = False
         try:
