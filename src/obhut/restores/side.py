@@ -160,10 +160,11 @@ class SideRestore(Restore):
                 raise RestoreRefusedError("the person is not in the database at that point", "Is the key right? Choose another point.")
             key, subject = people[0].controller_key, SubjectRef(self.side.subject_kind, self.side.subject)
         found = register.find_controller(self.side.database, key)
-        gate.permit(
+        granted = gate.permit(
             self.side.action, controller_id=found.id if found else "", database=self.side.database, subject=subject, actor=self.actor, clock=self.clock,
             run_id=self.run.id,
         )  # fmt: skip
+        runs.permitted(self.run, granted.instruction_id)
 
     def _select(self, source: Session, graph: Graph) -> dict[int, RowAddresses]:
         """Return all rows that belong to the controller or person."""
