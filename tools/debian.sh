@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
-# Install Debian's PostgreSQL for the tests against a second major version and a server with TLS. Fails loudly when it cannot.
+# Install Debian's PostgreSQL 15 for the tests against a second major version and a server with TLS. Fails loudly when it cannot.
 # No cluster is created and no server started by the installation: the tests make their own on private sockets.
 set -euo pipefail
-
-installed() { ls -d /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1; }
 
 if [ -n "${OBHUT_POSTGRES_15:-}" ] && [ -x "$OBHUT_POSTGRES_15/pg_ctl" ]; then exit 0; fi
 if [ -x /usr/lib/postgresql/15/bin/pg_ctl ]; then exit 0; fi
@@ -17,7 +15,7 @@ root=()
 if [ "$(id -u)" -ne 0 ]; then
   if ! sudo -n true 2>/dev/null; then
     echo "make test: Debian's PostgreSQL is missing, and installing it needs root" >&2
-    echo "HINT: Run \"sudo apt-get install postgresql-15\" (or postgresql), then make test again." >&2
+    echo "HINT: Run \"sudo apt-get install postgresql-15\", then make test again." >&2
     exit 1
   fi
   root=(sudo -n)
@@ -26,10 +24,13 @@ echo "make test: installing Debian's PostgreSQL (no cluster is created)"
 "${root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
 echo "create_main_cluster = false" | "${root[@]}" tee /etc/postgresql-common/createcluster.d/obhut.conf >/dev/null
 "${root[@]}" apt-get update -qq
-package=postgresql
-if apt-cache show postgresql-15 >/dev/null 2>&1; then package=postgresql-15; fi
-"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null
-if ! installed; then
-  echo "make test: $package is installed, and yet there is no /usr/lib/postgresql/*/bin/pg_ctl" >&2
+if ! apt-cache show postgresql-15 >/dev/null 2>&1; then
+  echo "make test: this distribution has no postgresql-15" >&2
+  echo "HINT: Add PostgreSQL's own package source (pgdg), or install 15 otherwise and set OBHUT_POSTGRES_15 to its bin directory." >&2
+  exit 1
+fi
+"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-15 >/dev/null
+if [ ! -x /usr/lib/postgresql/15/bin/pg_ctl ]; then
+  echo "make test: postgresql-15 is installed, and yet there is no /usr/lib/postgresql/15/bin/pg_ctl" >&2
   exit 1
 fi
