@@ -94,7 +94,7 @@ def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan |
 def run(session: Session, plan: DirectPlan, found: Found) -> tuple[PlannedEffect, ...] | None:
     """Delete the people found and all that hangs on them, inside the open transaction; return what was deleted, with reasons.
 
-    None, with nothing done, when a trigger watches the deletions: it may suppress some or write rows anew, and only the long way looks again.
+    None, with nothing done, when a trigger watches the deletions: it may suppress some or write rows anew. Only the long way looks again.
 
     Raises:
         ForeignKeyError: a row outside the map references one of theirs.

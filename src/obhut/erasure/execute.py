@@ -122,10 +122,11 @@ def _transaction(
             if not effects.deleted and settled(session, effects):
                 return done
             done.deleted += effects.deleted
-    raise ErasureIncompleteError(
-        f"rows of the person came back in each of {PASSES} passes, so the erasure was rolled back",
-        "Does a trigger or rule write them anew, or forbid the deletion? The tombstone stays, so a restore leaves the person out.",
-    )
+        # Inside the block: raising is what rolls back.
+        raise ErasureIncompleteError(
+            f"rows of the person came back in each of {PASSES} passes, so the erasure was rolled back",
+            "Does a trigger or rule write them anew, or forbid the deletion? The tombstone stays, so a restore leaves the person out.",
+        )
 
 
 def settled(session: Session, effects: Effects) -> bool:
