@@ -67,12 +67,12 @@ FILL = """
 INSERT INTO address (street, town) SELECT 'Secret' || i || ' Street', 'Town' FROM generate_series(1, {people}) i;
 INSERT INTO patient (id, clinic_id, first_name, email, born_on, photo, device, tags, profile, address_id, referred_by, created_at)
 SELECT i, 1 + (i + 1) % 2, 'Secret' || i || 'first', 'secret' || i || '@mail.invalid', date '1950-01-01' + i, convert_to('secret' || i || 'photo', 'utf8'),
-       ('192.0.2.' || i)::inet, ARRAY['secret' || i || 'tag'], jsonb_build_object('nick', 'secret' || i || 'nick', 'colour', 'red'),
+       ('192.0.' || i / 250 || '.' || i % 250)::inet, ARRAY['secret' || i || 'tag'], jsonb_build_object('nick', 'secret' || i || 'nick', 'colour', 'red'),
        CASE WHEN i % 3 = 1 AND i > 1 THEN i - 1 ELSE i END, CASE WHEN i % 5 = 0 THEN i - 1 END, timestamptz '2025-06-01' + i * interval '1 hour'
 FROM generate_series(1, {people}) i;
 SELECT setval(pg_get_serial_sequence('patient', 'id'), {people});
 INSERT INTO visit (patient_id, at, finding)
-SELECT p, date '2025-11-01' + (p * 3 + v), 'secret' || p || ' finding ' || repeat(md5((p * v)::text), 20) FROM generate_series(1, {people}) p, generate_series(1, 8) v;
+SELECT p, date '2025-11-01' + (p * 3 + v) % 400, 'secret' || p || ' finding ' || repeat(md5((p * v)::text), 20) FROM generate_series(1, {people}) p, generate_series(1, 8) v;
 INSERT INTO letter (sender_id, receiver_id, sender_name, body)
 SELECT p, 1 + p % {people}, 'Secret' || p || 'first', 'from secret' || p || ' to secret' || (1 + p % {people}) FROM generate_series(1, {people}) p;
 INSERT INTO invoice SELECT 'R' || p, p, 'Secret' || p || 'first', p FROM generate_series(1, {people}, 2) p;

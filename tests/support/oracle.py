@@ -14,7 +14,7 @@ Rows = dict[str, list[str]]
 _RELATIONS = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'obhut')
+WHERE c.relkind IN ('r', 'm') AND c.relispopulated AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'obhut')
 ORDER BY 1
 """
 
@@ -58,6 +58,12 @@ def without(everything: Rows, gone: Mapping[str, list[str]]) -> Rows:
         result[name] = sorted(counted.elements())
     assert set(gone) <= set(everything)
     return result
+
+
+def replaced(everything: Rows, changes: Mapping[str, tuple[list[str], list[str]]]) -> Rows:
+    """Return the rows with some of them in another form."""
+    changed = without(everything, {name: old for name, (old, _) in changes.items()})
+    return {name: sorted([*found, *changes[name][1]]) if name in changes else found for name, found in changed.items()}
 
 
 def schema(programs: Path, url: str) -> str:
