@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -155,7 +155,8 @@ def _sealed_until(path: Path, database: str) -> datetime | None:
             span = key_lending.labelled_span(sealing.Header.read(file).label, database)
     except (OSError, SealBrokenError):
         return None
-    return span + key_lending.SPAN if span else None
+    # The last moment of the span, not the first of the next one.
+    return span + key_lending.SPAN - timedelta(microseconds=1) if span else None
 
 
 def segment_like(name: str) -> bool:
