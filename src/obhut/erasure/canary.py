@@ -189,6 +189,8 @@ def _insert(session: Session, rule: CanaryRule, token: str) -> dict[str, dict[st
 
 
 def _filled(value: Any, token: str, made: Mapping[str, Mapping[str, Any]]) -> Any:
+    if isinstance(value, list | tuple):
+        return [_filled(item, token, made) for item in value]
     if not isinstance(value, str):
         return value
     value = value.replace("{token}", token)

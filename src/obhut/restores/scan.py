@@ -26,16 +26,20 @@ _LITERALS = re.compile(r"'((?:[^']|'')*)'|\$(\w*)\$(.*?)\$\2\$|\"((?:[^\"]|\"\")
 _BLOCK = 4 << 20
 
 
-def identifiers(source: Session, graph: Graph, rows: Filter, *, size: int = 20_000) -> Iterator[list[str]]:
+def identifiers(source: Session, graph: Graph, rows: Filter, *, size: int = 20_000, as_stored: bool = False) -> Iterator[list[str]]:
     """Yield the values of the identifier columns of everybody who is left out or anonymised, in lists, lower case.
 
     They are personal data: used in memory, never stored, never shown.
+
+    Args:
+        as_stored: keep capital letters, for a search of bytes.
     """
     for subject in graph.subjects.values():
         if not subject.identifiers:
             continue
         for table in graph.catalogue.leaves(subject.table):
-            values = SQL(", ").join(SQL("lower({}::text)").format(Identifier(name)) for name in subject.identifiers)
+            form = SQL("{}::text" if as_stored else "lower({}::text)")
+            values = SQL(", ").join(form.format(Identifier(name)) for name in subject.identifiers)
             query = SQL("SELECT {} FROM {} WHERE ctid = ANY(%s)").format(values, table.relation)
             for chunk in rows.of(table.oid).excluded.chunks(size):
                 yield [value for row in source.rows(query, (chunk.parameter(),)) for value in row if value and len(value) >= SHORTEST]
@@ -85,16 +89,31 @@ def schema_places(entries: Iterable[Entry], roles: Sequence[str]) -> list[Place]
     return [Place(entry.name, entry.sql) for entry in entries] + [Place(f"ROLE statement {number}", text) for number, text in enumerate(roles, 1)]
 
 
-def statistics_places(target: Session) -> list[Place]:
-    """Return what the planner of the target remembers of each column, and extended statistics."""
-    found = target.rows(
-        "SELECT schemaname || '.' || tablename || '.' || attname, concat_ws(' ', most_common_vals::text, histogram_bounds::text,"
+def statistics_places(target: Session) -> tuple[list[Place], dict[str, tuple[str, str, str]]]:
+    """Return what the planner of the target remembers of each column and extended statistics, and which column each place is about."""
+    columns: dict[str, tuple[str, str, str]] = {}
+    places: list[Place] = []
+    for schema, table, column, text in target.rows(
+        "SELECT schemaname, tablename, attname, concat_ws(' ', most_common_vals::text, histogram_bounds::text,"
         " most_common_elems::text) FROM pg_stats WHERE schemaname !~ '^pg_' AND schemaname <> 'information_schema'"
-    )
-    extended = target.rows(
+    ):
+        name = f"planner statistics of {schema}.{table}.{column}"
+        columns[name] = str(schema), str(table), str(column)
+        places.append(Place(name, f"'{str(text).replace(chr(39), '')}'"))
+    for name, text in target.rows(
         "SELECT schemaname || '.' || statistics_name, coalesce(array_to_string(most_common_vals, ' '), '') FROM pg_stats_ext"
+    ):
+        places.append(Place(f"planner statistics of {name}", f"'{str(text).replace(chr(39), '')}'"))
+    return places, columns
+
+
+def foreign_to(target: Session, column: tuple[str, str, str], values: Sequence[str]) -> list[str]:
+    """Return those values that no row of a column holds: statistics that know them were not gathered from these rows."""
+    schema, table, name = column
+    query = SQL("SELECT v FROM unnest(%s::text[]) v WHERE NOT EXISTS (SELECT FROM {} WHERE position(v IN lower({}::text)) > 0)").format(
+        Identifier(schema, table), Identifier(name)
     )
-    return [Place(f"planner statistics of {name}", f"'{str(text).replace(chr(39), '')}'") for name, text in [*found, *extended]]
+    return [str(value) for (value,) in target.rows(query, (list(values),))]
 
 
 def still_there(target: Session, graph: Graph, values: Sequence[str]) -> set[str]:
