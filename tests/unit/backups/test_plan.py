@@ -149,6 +149,7 @@ class Life:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", [datetime(2026, 2, 20, 21, 17, tzinfo=UTC), datetime(2026, 9, 10, 5, 59, tzinfo=UTC)])
 def test_both_limits_hold_every_hour_for_two_months(begin) -> None:
     """After 33 days every moment of the last 33 days can be restored to, and never is a byte older than 35 days; summer time comes and goes."""
@@ -165,6 +166,7 @@ def test_both_limits_hold_every_hour_for_two_months(begin) -> None:
     assert life.codes == set()
 
 
+@pytest.mark.slow
 def test_failing_fulls_for_forty_days_leave_nothing_and_alarm() -> None:
     """When no backup succeeds for forty days the last old one goes at the limit all the same, loudly, and the next success heals."""
     life = Life(datetime(2026, 1, 1, tzinfo=UTC))
