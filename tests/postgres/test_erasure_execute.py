@@ -424,6 +424,45 @@ def test_two_json_paths_and_two_kinds_in_one_column(place: Place) -> None:
     assert place.session.rows("SELECT id, ids, j FROM doc ORDER BY id") == [(1, [4], {"editors": [{"id": 4}]}), (2, [3], {"author": 4})]
 
 
+def test_erased_by_one_tombstone_and_anonymised_by_another(place: Place) -> None:
+    """The second look inside the erasure must not treat a kept row differently because the person is gone by then (found by random estates)."""
+    place.map = rules(
+        event={
+            "erase": {"keep": "§ 257 HGB", "for": "P9Y"},
+            "when_anonymised": "anonymise",
+            "columns": {"what": {"category": "user", "anonymise": "null"}},
+            "links": [{"to": "public.person", "columns": {"about": "id"}}],
+        }
+    )
+    both = [place.tombstone(3), place.tombstone(3, Action.ANONYMISE)]
+    with place.session.transaction("repeatable read"):
+        effects = resolve(place.session, place.graph, place.found(both).seeds)
+    assigned = {name for effect in effects.tables.values() for change in effect.changes for name in change.assignments}
+    assert assigned == {"what"}
+    place.erase(both)
+    assert place.session.rows("SELECT about, what FROM event WHERE about = 3") == [(3, None), (3, None)]
+
+
+def test_json_rules_remove_list_elements_and_stay_small(place: Place) -> None:
+    """A rule may empty a list, paths that lead nowhere do nothing, and ten rules make no statement of a megabyte (found by random estates)."""
+    place.sql("ALTER TABLE person ADD j jsonb; UPDATE person SET j = '{\"tags\": [1, 2], \"a\": {\"b\": 1}, \"c\": [7]}' WHERE id = 3")
+    place.sql("UPDATE person SET j = '\"scalar\"' WHERE id = 4")
+    paths = ["$.tags[*]", "$.a.b", "$.c.d", "$.x.y.z", *(f"$.n{number}[*].m" for number in range(8))]
+    place.map = rules(
+        person={
+            "erase": "anonymise",
+            "columns": {"j": {"category": "user", "anonymise": {"json": paths}}},
+        }
+    )
+    graph = place.graph
+    with place.session.transaction("repeatable read"):
+        effects = resolve(place.session, graph, place.found([place.tombstone(3), place.tombstone(4)]).seeds)
+    change = effects.tables[graph.subject("person").table].changes[0]
+    assert len(change.assignments["j"].as_string(None)) < 10_000
+    place.erase([place.tombstone(3), place.tombstone(4)])
+    assert place.session.rows("SELECT j FROM person WHERE id IN (3, 4) ORDER BY id") == [({"tags": [], "a": {}, "c": [7]},), ("scalar",)]
+
+
 def test_plan_refuses_what_the_server_would_refuse(place: Place) -> None:
     """A foreign key outside the map is a conflict in the plan and an error of the erasure; both leave everything as it is."""
     place.sql("CREATE TABLE badge (person_id bigint REFERENCES person); INSERT INTO badge VALUES (3)")

@@ -81,7 +81,8 @@ class Naive:
                     for thing in self._naming(ref, dict(zip(table.key, erasure.key, strict=True))):
                         verb = self._verb(cohort, ref)
                         self._link(cohort, ref, thing, text(erasure.key[0]))
-                        if verb == "anonymise":
+                        deletes = self._named(cohort, self._treatment(cohort, table.erase, table.when_anonymised)) == "delete"
+                        if verb == "anonymise" and deletes:
                             self._drop(ref, thing, text(erasure.key[0]))
 
     def _treatment(self, cohort: Any, erase: Any, when_anonymised: Any) -> Any:

@@ -95,9 +95,9 @@ class Closure:
             for oid, rows in seed.rows.items():
                 self._reach(seed.cohort, oid, rows, treatment, (), f"is the {subject.kind}")
             if seed.missing:
-                self._reach_by_key(seed.cohort, seed.missing)
+                self._reach_by_key(seed.cohort, seed.missing, deleted=seed.cohort.verb(treatment) is Verb.DELETE)
         for trace in traces:
-            self._reach_by_key(trace.cohort, trace.absent)
+            self._reach_by_key(trace.cohort, trace.absent, deleted=True)
         self._drain()
         while self._settle_orphans():
             self._drain()
@@ -228,15 +228,19 @@ class Closure:
             else:
                 self._reach(cohort, oid, rows, treatment, link.anonymises, reason)
 
-    def _reach_by_key(self, cohort: Cohort, absent: Absent) -> None:
-        """Reach rows that name a row which is gone: only links without a foreign key can do so."""
+    def _reach_by_key(self, cohort: Cohort, absent: Absent, *, deleted: bool) -> None:
+        """Reach rows that name a row which is gone: only links without a foreign key can do so.
+
+        With ``deleted`` this cohort deletes such rows, so what named them loses the key. Otherwise they are treated as if they were there:
+        when the same person is erased by one tombstone and anonymised by another, a second look must see the same.
+        """
         for link in self._links.get(absent.table, ()):
             treatment = link.treatment(anonymising=cohort.anonymising)
             if cohort.verb(treatment) is None or _guarded(link) or set(link.parent_columns) != set(absent.columns):
                 continue  # part of a composite key names other people too
             found = self._queries.linked_to_absent(link, absent)
             self._arrive(cohort, link, treatment, found)
-            if cohort.verb(treatment) is Verb.ANONYMISE:
+            if deleted and cohort.verb(treatment) is Verb.ANONYMISE:
                 self._drop_key(link, found)
 
     def _drop_key(self, link: Link, found: Leading) -> None:
@@ -307,7 +311,7 @@ class Closure:
     def _follow_key(self, cohort: Cohort, key: ForeignKey, parent: Table, rows: RowAddresses) -> None:
         # Live, changes are written before deletions: a row that has lost the key no longer follows the foreign key.
         spared = [link for link in self._links_along(key) if self._loses_key(cohort, link)]
-        if any(not link.when for link in spared):
+        if any(not link.when for link in spared) or self._deletes_along(cohort, key):
             return
         children = self._queries.children(key, parent, rows)
         for link in spared:
@@ -316,6 +320,12 @@ class Closure:
         for child, addresses in children.items():
             if addresses:
                 self._follow_action(cohort, key, child, addresses)
+
+    def _deletes_along(self, cohort: Cohort, key: ForeignKey) -> bool:
+        """Whether a link on the very columns deletes all rows that a foreign key leads to."""
+        return any(
+            not link.when and cohort.verb(link.treatment(anonymising=cohort.anonymising)) is Verb.DELETE for link in self._links_along(key)
+        )
 
     def _links_along(self, key: ForeignKey) -> Iterator[Link]:
         """Yield the links on the very columns of a foreign key."""
@@ -449,22 +459,28 @@ class Closure:
                             )
 
     def _remaining(self, key: ForeignKey, effect: TableEffect) -> int:
+        if key.on_delete in {OnDelete.CASCADE, OnDelete.SET_NULL}:
+            return 0  # followed already: each such row is deleted or has lost the key
+        if key.on_delete is OnDelete.SET_DEFAULT:
+            return self._defaulting_to(key, effect)
+        if all(self._deletes_along(cohort, key) for cohort in self._relations[effect.table.oid].deleted_by):
+            return 0
         count = 0
         for child, rows in self._queries.children(key, effect.table, effect.deleted).items():
             state = self._relations[child]
             count += (rows - state.deleted - state.nulled(key.columns)).count
-        if key.on_delete is OnDelete.SET_DEFAULT:
-            count += self._defaulting_to(key, effect)
         return count
 
     def _defaulting_to(self, key: ForeignKey, effect: TableEffect) -> int:
         """Return how many rows would get a default that names a deleted row."""
         change = NamedChange(_SET, f"set default {key.oid}", {})
-        rows = {
-            leaf.oid: rows
-            for leaf in self._catalogue.leaves(key.table)
-            if (rows := self._relations[leaf.oid].changes.get(change, _NONE) - self._relations[leaf.oid].deleted)
-        }
+        rows: dict[int, RowAddresses] = {}
+        for leaf in self._catalogue.leaves(key.table):
+            state = self._relations[leaf.oid]
+            # Unlinking comes after the default and makes it null.
+            nulled = union(found for other, found in state.changes.items() if other.order > _SET and other.nulls & set(key.columns))
+            if left := state.changes.get(change, _NONE) - state.deleted - nulled:
+                rows[leaf.oid] = left
         if not rows or not self._queries.defaults(key).get(effect.table.oid, _NONE) & effect.deleted:
             return 0
         return sum(each.count for each in rows.values())

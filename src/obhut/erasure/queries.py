@@ -16,7 +16,7 @@ from obhut.postgres.connections import Params, Row, Session
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, trusted
 
 CHUNK = 200_000  # row addresses or keys a query at the most: two megabytes of parameters
-
+LITERAL = 8_000_000  # characters of an array of keys
 _COMPARABLE = {"N", "S", "D"}  # type categories within which any two types can be compared
 
 
@@ -69,6 +69,19 @@ def array_literal(values: Sequence[str]) -> str:
     if "\\" in text or text.count('"') != 2 * (len(values) - 1):
         text = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
     return '{"' + text + '"}'
+
+
+def merged(pieces: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return array literals joined into few long ones, since each of them costs a pass over a table."""
+    found: list[list[tuple[str, ...]]] = []
+    size = LITERAL
+    for piece in pieces:
+        if size + len(piece[0]) > LITERAL:
+            found.append([])
+            size = 0
+        found[-1].append(piece)
+        size += len(piece[0])
+    return [tuple("{" + ",".join(each[1:-1] for each in column) + "}" for column in zip(*group, strict=True)) for group in found]
 
 
 class Queries:

@@ -13,7 +13,7 @@ from obhut.erasure.effects import Seed
 from obhut.erasure.entries import Decision, Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import Calendar, Cohort, keep_periods
-from obhut.erasure.queries import Absent, array_literal
+from obhut.erasure.queries import Absent, array_literal, merged
 from obhut.erasure.refusals import IncarnationConflictError, SubjectMissingError
 from obhut.postgres.connections import Row, Session
 from obhut.postgres.errors import DatabaseError
@@ -191,7 +191,7 @@ class _Search:
             cohort, kind = group
             subject = self._graph.subject(kind)
             pieces = self._missing.get(group)
-            missing = Absent(subject.table, subject.key, subject.key_types, pieces) if pieces else None
+            missing = Absent(subject.table, subject.key, subject.key_types, merged(pieces)) if pieces else None
             self._found.seeds.append(Seed(cohort, subject, dict(self._sets.get(group, {})), missing))
         return self._found
 
