@@ -11,7 +11,27 @@ from obhut.foundation.language import Language, catalogue, speaking, text
 
 SOURCE = Path(__file__).parent.parent / "src" / "obhut"
 # Callables whose sentences people read, and which of their arguments are sentences (None: all that are text).
-SPEAKING = {"text", "tell", "verdict", "phase", "say", "note", "warn", "confirm", "progress", "done", "opening", "act", "step", "Evidence", "Reason", "Promise", "Finding", "critical", "warning"}
+SPEAKING = {
+    "text",
+    "tell",
+    "verdict",
+    "phase",
+    "say",
+    "note",
+    "warn",
+    "confirm",
+    "progress",
+    "done",
+    "opening",
+    "act",
+    "step",
+    "Evidence",
+    "Reason",
+    "Promise",
+    "Finding",
+    "critical",
+    "warning",
+}
 COLUMNS = {"table", "pairs"}
 
 
@@ -58,8 +78,12 @@ def _texts(node: ast.expr) -> Iterator[str]:
 
 
 def _hole(part: ast.expr, taken: set[str]) -> str:
-    names = [node.attr if isinstance(node, ast.Attribute) else node.id for node in ast.walk(part) if isinstance(node, ast.Attribute | ast.Name)]
-    wanted = next((name for name in names if name.isidentifier() and name not in {"len", "str", "self", "join", "sorted"}), "value").lstrip("_")
+    names = [
+        node.attr if isinstance(node, ast.Attribute) else node.id for node in ast.walk(part) if isinstance(node, ast.Attribute | ast.Name)
+    ]
+    wanted = next((name for name in names if name.isidentifier() and name not in {"len", "str", "self", "join", "sorted"}), "value").lstrip(
+        "_"
+    )
     name, number = wanted, 2
     while name in taken:
         name, number = f"{wanted}{number}", number + 1
