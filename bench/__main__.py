@@ -77,10 +77,12 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
         source.start()
         shop.make(source, scale.people)
     with watched(os.getpid()) as own:
-        with say(console, f"erasing {scale.batch:,} people at once, {scale.rounds} times each way"):
-            found.append(erasing.batch(place, source, range(1, scale.batch + 1), scale.rounds))
-        with say(console, f"erasing {scale.single:,} people one by one, every second one by hand"):
-            found.append(erasing.one(place, source, range(1, scale.single + 1)))
+        for mixed in (False, True):
+            kind = "some rows stay" if mixed else "all rows go"
+            with say(console, f"erasing {scale.batch:,} people at once, {scale.rounds} times each way; {kind}"):
+                found.append(erasing.batch(place, source, range(1, scale.batch + 1), scale.rounds, mixed=mixed))
+            with say(console, f"erasing {scale.single:,} people one by one, every second one by hand; {kind}"):
+                found.append(erasing.one(place, source, range(1, scale.single + 1), mixed=mixed))
     with say(console, f"restoring in {scale.rounds} rounds, five ways in each"):
         every_hundredth = range(50, scale.people + 1, 100)
         compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.tombstones, scale.rounds)

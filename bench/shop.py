@@ -14,7 +14,7 @@ DATABASE = "shop"
 SHOPS = 4
 ROWS_OF_ONE = 100
 TABLES = 10
-MAP = Path(__file__).with_name("datamap.yaml")
+_MAP = Path(__file__).with_name("datamap.yaml")
 
 # The same for both sides of every comparison; durable, as production is.
 SERVER: dict[str, str | int | bool | None] = {
@@ -36,7 +36,7 @@ def make(cluster: Cluster, people: int, name: str = DATABASE) -> None:
     """Create and fill a database, two streams side by side."""
     with Session.connect(cluster.url()) as session:
         session.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
-    texts = {key: text.format(people=people) for key, text in statements().items() if key != "by_hand"}
+    texts = {key: text.format(people=people) for key, text in statements().items() if not key.startswith("by_hand")}
 
     def run(*keys: str) -> None:
         with Session.connect(cluster.url(name), settings={"synchronous_commit": "off"}) as session:
@@ -62,6 +62,13 @@ def size(url: str) -> tuple[int, int]:
     return int(rows), int(size)
 
 
-def by_hand() -> list[str]:
-    """Return the statements of a hand-written erasure, in order."""
-    return [statement.strip() for statement in statements()["by_hand"].split(";") if statement.strip()]
+def data_map(*, mixed: bool) -> str:
+    """Return the data map: everything of a person is deleted, or (mixed) her payments stay without her."""
+    text = _MAP.read_text(encoding="utf-8")
+    return text.replace("erase: delete  # mixed: anonymise", "erase: anonymise") if mixed else text
+
+
+def by_hand(*, mixed: bool) -> list[str]:
+    """Return the statements of a hand-written erasure with the same outcome, in order."""
+    name = "by_hand_mixed" if mixed else "by_hand"
+    return [statement.strip() for statement in statements()[name].split(";") if statement.strip()]

@@ -76,6 +76,18 @@ ALTER TABLE devices ADD FOREIGN KEY (user_id) REFERENCES users;
 SELECT setval(pg_get_serial_sequence(t, 'id'), {people} * 100) FROM unnest('{{users,addresses,orders,items,payments,messages,events,reviews,devices}}'::text[]) AS t;
 
 -- by_hand: what a careful engineer writes to erase the people of an array, in one transaction
+DELETE FROM items WHERE order_id IN (SELECT id FROM orders WHERE user_id = ANY(%(people)s::bigint[]));
+DELETE FROM orders WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM payments WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM addresses WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM messages WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM sessions WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM events WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM reviews WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM devices WHERE user_id = ANY(%(people)s::bigint[]);
+DELETE FROM users WHERE id = ANY(%(people)s::bigint[]);
+
+-- by_hand_mixed: the same where payments stay without the person
 UPDATE payments SET user_id = NULL, payer = NULL, purpose = NULL WHERE user_id = ANY(%(people)s::bigint[]);
 DELETE FROM items WHERE order_id IN (SELECT id FROM orders WHERE user_id = ANY(%(people)s::bigint[]));
 DELETE FROM orders WHERE user_id = ANY(%(people)s::bigint[]);
