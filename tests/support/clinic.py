@@ -5,11 +5,14 @@ Small, so that a fault test that starts, dies and resumes costs seconds; rich, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from support.installation import Installation, installed
+from support.oracle import Rows, lines
+
+from obhut.postgres.connections import Session
 
 CLINICS = {"1": "Clinic North", "2": "Clinic South"}
 PEOPLE = 60  # patients 1 … 60; even numbers belong to clinic 2
@@ -178,3 +181,46 @@ def installed_clinic(
 def secret(number: int) -> str:
     """Return the word that stands in every personal value of a patient and of nobody else."""
     return f"secret{number}"
+
+
+def filtered(session: Session, erased: Sequence[int], anonymised: Sequence[int]) -> Rows:
+    """Return every row as it must be once people are erased and anonymised, written down by hand and asked before that happens.
+
+    The map above in plain SQL: what goes with a person, what is kept on a legal ground, what of a letter is whose.
+    """
+    gone, soft = (f"ARRAY[{', '.join(map(str, numbers))}]::bigint[]" for numbers in (erased, anonymised))
+    stay = f"NOT (p.id = ANY({gone}))"
+    expected = {
+        "public.patient": f"""
+            SELECT p.id, p.clinic_id, v.first_name, v.email, v.first_name || ' <' || v.email || '>',
+                   CASE WHEN s THEN date_trunc('year', p.born_on)::date ELSE p.born_on END, CASE WHEN NOT s THEN p.photo END,
+                   CASE WHEN NOT s THEN p.device END, CASE WHEN s THEN '{{}}' ELSE p.tags END, CASE WHEN s THEN p.profile - 'nick' ELSE p.profile END,
+                   p.address_id, CASE WHEN NOT (p.referred_by = ANY({gone})) THEN p.referred_by END, p.created_at
+            FROM public.patient p, LATERAL (SELECT p.id = ANY({soft}) AS s) a,
+                 LATERAL (SELECT CASE WHEN s THEN 'Former' ELSE p.first_name END AS first_name,
+                                 CASE WHEN s THEN 'former-' || p.id || '@clinic.invalid' ELSE p.email END AS email) v
+            WHERE {stay}""",
+        "public.address": f"""
+            SELECT d.id, CASE WHEN remaining <@ {soft} AND remaining <> '{{}}' THEN '-' ELSE d.street END, d.town
+            FROM public.address d, LATERAL (SELECT coalesce(array_agg(p.id) FILTER (WHERE {stay}), '{{}}') AS remaining,
+                 coalesce(array_agg(p.id), '{{}}') AS everyone FROM public.patient p WHERE p.address_id = d.id) u
+            WHERE NOT (remaining = '{{}}' AND everyone <> '{{}}')""",
+        "public.letter": f"""
+            SELECT l.id, CASE WHEN NOT (l.sender_id = ANY({gone})) THEN l.sender_id END, CASE WHEN NOT (l.receiver_id = ANY({gone})) THEN l.receiver_id END,
+                   CASE WHEN NOT coalesce(l.sender_id = ANY({gone} || {soft}), false) THEN l.sender_name END,
+                   CASE WHEN NOT coalesce(l.sender_id = ANY({gone} || {soft}) OR l.receiver_id = ANY({gone} || {soft}), false) THEN l.body END
+            FROM public.letter l""",
+        "public.event": f"""
+            SELECT e.id, e.about, e.about_id, CASE WHEN NOT (e.about = 'patient' AND e.about_id = ANY({soft})) THEN e.words END
+            FROM public.event e WHERE NOT (e.about = 'patient' AND e.about_id = ANY({gone}))""",
+        "public.busy": f"SELECT b.* FROM public.busy b WHERE NOT (b.patient_id = ANY({gone}))",
+        **{
+            f"public.visit_{year}": f"""
+            SELECT v.id, v.patient_id, v.at, CASE WHEN NOT (v.patient_id = ANY({soft})) THEN v.finding END
+            FROM public.visit_{year} v WHERE NOT (v.patient_id = ANY({gone}))"""
+            for year in (2025, 2026)
+        },
+        **{f"public.{name}": f"SELECT * FROM public.{name}" for name in ("clinic", "price", "status", "invoice")},
+    }
+    session.set("search_path", "")
+    return {name: lines(session, query) for name, query in expected.items()}
