@@ -1,6 +1,7 @@
 """Absence by key: none of the listed people is in the target.
 
-Asks the target alone, by key values and fingerprints. It shares no statement with the filter, which works by row addresses in the quarantine.
+The list itself is laid beside the target's tables, inside the target, in a temporary table. Nothing is shared with the filter, which works
+by row addresses in the quarantine, nor with the way in which the filter finds its people.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from obhut.datamap.graph import Graph, LinkForm, Subject
+from obhut.datamap.graph import Graph, Link, LinkForm, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import ledger
+from obhut.erasure import ledger, store
 from obhut.erasure.entries import Action, Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import Cohort, cohort_of, keep_periods
 from obhut.erasure.verify import verify
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, Identifier, trusted
+from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
 
 _CHUNK = 50_000
+_LIST = "obhut_listed"
+_BY_NUMBER = """
+SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
+FROM erasure_tombstone WHERE seq = ANY(%s) ORDER BY seq
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,124 +53,177 @@ class Absence:
         return self.rows == 0
 
 
-def ask(session: Session, graph: Graph, chunks: Iterable[Sequence[Tombstone]], mac_key: bytes, now: datetime) -> list[Absence]:
-    """Ask the target about every tombstone.
+@dataclass(frozen=True)
+class _Asked:
+    """Whom the questions are about."""
+
+    session: Session
+    graph: Graph
+    subject: Subject
+    size: int  # of the erasure list
+    people: int  # listed of this kind
+    mac_key: bytes
+    now: datetime
+
+
+def ask(session: Session, graph: Graph, size: int, mac_key: bytes, now: datetime) -> list[Absence]:
+    """Ask the target about every open tombstone.
 
     Args:
-        session: on the target; temporary tables hold the keys while they are asked about.
+        session: on the target; a temporary table holds the keys while they are asked about.
         graph: the data map resolved against the target's catalogue.
-        chunks: the open tombstones.
+        size: of the erasure list.
         mac_key: for fingerprints.
         now: which periods of keeping are over.
     """
-    asked: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
-    decisions = ledger.resolutions(graph.database)
-    periods = keep_periods(graph)
-    for tombstones in chunks:
-        by_group: dict[tuple[str, Cohort], list[Tombstone]] = defaultdict(list)
-        for tombstone in tombstones:
-            if tombstone.key is not None:
-                by_group[tombstone.subject_kind, cohort_of(periods, tombstone.action, tombstone.erased_at, now)].append(tombstone)
-        for (kind, cohort), members in by_group.items():
-            subject = graph.subject(kind)
-            for table, question, people, rows, others in _ask_group(session, graph, subject, cohort, members, mac_key, decisions):
-                totals = asked[kind, table, question]
-                totals[0] += people
-                totals[1] += rows
-                totals[2] += others
-    return [Absence(table, question, *totals) for (_, table, question), totals in asked.items()]
+    found: list[Absence] = []
+    for kind in ledger.subject_kinds(graph.database):
+        subject = graph.subject(kind)
+        with session.transaction():
+            people = _lay(session, subject, graph.database, size)
+            found.extend(_ask_kind(_Asked(session, graph, subject, size, people, mac_key, now)))
+    return found
 
 
-def _ask_group(
-    session: Session, graph: Graph, subject: Subject, cohort: Cohort, members: list[Tombstone], mac_key: bytes, decisions: object
-) -> Iterator[tuple[str, str, int, int, int]]:
-    table = graph.catalogue.tables[subject.table]
-    own = cohort.verb(subject.when_anonymised if cohort.action is Action.ANONYMISE else subject.erase)
-    same, others = _present(session, graph, subject, members, mac_key, decisions)
-    ours = [tombstone for tombstone in members if tombstone.seq not in others]
-    if own is Verb.DELETE:
-        yield table.full_name, f"rows of the {subject.kind}", len(members), len(same), len(others)
-    for link in graph.links_to(subject.table):
-        verb = cohort.verb(link.treatment(anonymising=cohort.anonymising))
-        simple = link.form is LinkForm.COLUMNS and not link.when and set(link.parent_columns) <= set(subject.key)
-        enforced = link.foreign_key is not None and link.foreign_key.validated and link.foreign_key.enforced
-        if verb not in {Verb.DELETE, Verb.UNLINK} or (enforced and own is Verb.DELETE) or not simple or not ours:
-            continue  # an enforced key to a row that is gone is proof enough: the server checked it when it was added
-        child = graph.catalogue.tables[link.child]
-        count = sum(_naming(session, child.relation, link.columns, link.parent_columns, subject, chunk) for chunk in _chunks(ours))
-        yield child.full_name, f"rows that name the {subject.kind} by {link.name}", len(ours), count, 0
-    complex_links = any(link.form is not LinkForm.COLUMNS or link.when for link in graph.links_to(subject.table))
-    if own is Verb.ANONYMISE or complex_links:
-        yield from _asked_by_eraser(session, graph, subject, cohort, ours, own)
+def _lay(session: Session, subject: Subject, database: str, size: int) -> int:
+    """Copy the keys of a kind's open tombstones beside the target's tables, from server to server."""
+    names = [f"k{number}" for number in range(len(subject.key))]
+    columns = SQL(", ").join(SQL("{} {}").format(Identifier(n), trusted(kind)) for n, kind in zip(names, subject.key_types, strict=True))
+    session.execute(SQL("CREATE TEMPORARY TABLE {} (seq bigint, {}) ON COMMIT DROP").format(Identifier(_LIST), columns))
+    keys = SQL(", ").join(SQL("key[{}]").format(trusted(str(number))) for number in range(1, len(names) + 1))
+    listed = SQL(
+        "SELECT seq, {} FROM erasure_tombstone WHERE database = {} AND subject_kind = {} AND state IN ('recorded', 'effective') AND seq <= {}"
+        " AND key IS NOT NULL"
+    ).format(keys, Literal(database), Literal(subject.kind), trusted(str(size)))
+    source = ledger.places().session()
+    number = session.copy_in(SQL("COPY {} FROM STDIN").format(Identifier(_LIST)), _joined(source.copy_out(SQL("COPY ({}) TO STDOUT").format(listed))))
+    session.execute(SQL("ANALYZE {}").format(Identifier(_LIST)))
+    return number
 
 
-def _asked_by_eraser(
-    session: Session, graph: Graph, subject: Subject, cohort: Cohort, ours: Sequence[Tombstone], own: Verb | None
-) -> Iterator[tuple[str, str, int, int, int]]:
+def _ask_kind(asked: _Asked) -> Iterator[Absence]:
+    table = asked.graph.catalogue.tables[asked.subject.table]
+    same, others = _present(asked)
+    gone, changed = [], defaultdict(list)
+    for tombstone, cohort in same:
+        own = cohort.verb(asked.subject.when_anonymised if cohort.anonymising else asked.subject.erase)
+        if own is Verb.DELETE:
+            gone.append(tombstone)
+        elif own is Verb.ANONYMISE:
+            changed[cohort].append(tombstone)
+    yield Absence(table.full_name, f"rows of the {asked.subject.kind}", asked.people, len(gone), len(others))
+    for cohort, members in changed.items():
+        yield from _by_eraser(asked, cohort, members)
+    for link in asked.graph.links_to(asked.subject.table):
+        yield from _ask_link(asked, link, others, staying=bool(changed))
+
+
+def _ask_link(asked: _Asked, link: Link, others: set[int], *, staying: bool) -> Iterator[Absence]:
+    key = link.foreign_key
+    guarded = key is not None and key.validated and key.enforced
+    if guarded and not staying:
+        return  # an enforced key to a row that is gone is proof enough: the server checked it when it was added
+    child = asked.graph.catalogue.tables[link.child]
+    question = f"rows that name the {asked.subject.kind} by {link.name}"
+    query = _naming(asked, link)
+    if query is None:
+        yield from _link_by_eraser(asked, link)
+        return
+    named = {int(number): int(count) for number, count in asked.session.rows(query) if number not in others}
+    rows = 0
+    for tombstone, cohort in _cohorts(asked, sorted(named)):
+        if cohort.verb(link.treatment(anonymising=cohort.anonymising)) in {Verb.DELETE, Verb.UNLINK}:
+            rows += named[tombstone.seq]
+    yield Absence(child.full_name, question, asked.people, rows)
+
+
+def _naming(asked: _Asked, link: Link) -> Composable | None:
+    """Return the query that counts rows by tombstone, for links whose keys stand in columns or arrays as they are."""
+    child, subject = asked.graph.catalogue.tables[link.child], asked.subject
+    if link.form is LinkForm.JSON or link.when or set(link.parent_columns) != set(subject.key):
+        return None
+    places = [Identifier("k", f"k{subject.key.index(name)}") for name in link.parent_columns]
+    if link.form is LinkForm.ARRAY:
+        source = SQL("{} c CROSS JOIN LATERAL unnest(c.{}) AS e(v)").format(child.relation, Identifier(link.columns[0]))
+        on: Composable = SQL("e.v = {}").format(places[0])
+    else:
+        source = SQL("{} c").format(child.relation)
+        on = SQL(" AND ").join(
+            SQL("c.{}{cast} = {}{cast}").format(
+                Identifier(mine), place, cast=SQL("") if _alike(asked, link, mine, theirs) else SQL("::text")
+            )
+            for mine, theirs, place in zip(link.columns, link.parent_columns, places, strict=True)
+        )
+    return SQL("SELECT k.seq, count(*) FROM {} JOIN {} k ON {} GROUP BY 1").format(source, Identifier(_LIST), on)
+
+
+def _alike(asked: _Asked, link: Link, mine: str, theirs: str) -> bool:
+    tables = asked.graph.catalogue.tables
+    return tables[link.child].by_name[mine].category == tables[link.parent].by_name[theirs].category
+
+
+def _present(asked: _Asked) -> tuple[list[tuple[Tombstone, Cohort]], set[int]]:
+    """Return the tombstones whose person has a row, and the numbers of those whose key another person bears."""
+    subject = asked.subject
+    table = asked.graph.catalogue.tables[subject.table]
+    on = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), Identifier(f"k{n}")) for n, name in enumerate(subject.key))
+    created = SQL("s.{}::timestamptz").format(Identifier(subject.created)) if subject.created else SQL("NULL::timestamptz")
+    incarnation = SQL("").join(SQL(", s.{}::text").format(Identifier(name)) for name in subject.incarnation)
+    query = SQL("SELECT k.seq, {}{} FROM {} k JOIN {} s ON {}").format(created, incarnation, Identifier(_LIST), table.relation, on)
+    rows = {int(number): (born, values) for number, born, *values in asked.session.rows(query)}
+    settled = ledger.resolutions(asked.graph.database)
+    same: list[tuple[Tombstone, Cohort]] = []
+    others: set[int] = set()
+    for tombstone, cohort in _cohorts(asked, sorted(rows)):
+        born, values = rows[tombstone.seq]
+        found = fingerprint(asked.mac_key, asked.graph.database, subject.kind, values) if tombstone.fingerprint else ""
+        verdict = judge(tombstone.fingerprint, found, erased_at=tombstone.erased_at, created_at=born, decisions=settled.get(tombstone.seq))
+        if verdict is Verdict.LATER:
+            others.add(tombstone.seq)
+        else:
+            same.append((tombstone, cohort))
+    return same, others
+
+
+def _cohorts(asked: _Asked, numbers: Sequence[int]) -> Iterator[tuple[Tombstone, Cohort]]:
+    periods = keep_periods(asked.graph)
+    for start in range(0, len(numbers), _CHUNK):
+        for tombstone in store.tombstones(ledger.places().session().rows(_BY_NUMBER, (list(numbers[start : start + _CHUNK]),))):
+            yield tombstone, cohort_of(periods, tombstone.action, tombstone.erased_at, asked.now)
+
+
+def _by_eraser(asked: _Asked, cohort: Cohort, members: Sequence[Tombstone], link: Link | None = None) -> Iterator[Absence]:
+    """Ask with the eraser's own questions, which know every form of a link and every rule of anonymising."""
     totals: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for chunk in _chunks(ours):
-        for answer in verify(session, graph, subject.kind, [tombstone.key or () for tombstone in chunk], cohort).answers:
-            if own is Verb.DELETE and answer.question.startswith("rows of the"):
+    for start in range(0, len(members), _CHUNK):
+        chunk = members[start : start + _CHUNK]
+        keys = [tombstone.key for tombstone in chunk if tombstone.key is not None]
+        for answer in verify(asked.session, asked.graph, asked.subject.kind, keys, cohort).answers:
+            if link is not None and not answer.question.endswith(f" by {link.name}"):
                 continue
             totals[answer.table, answer.question][0] += len(chunk)
             totals[answer.table, answer.question][1] += answer.rows
     for (table, question), (people, rows) in totals.items():
-        yield table, question, people, rows, 0
+        yield Absence(table, question, people, rows)
 
 
-def _present(
-    session: Session, graph: Graph, subject: Subject, members: Sequence[Tombstone], mac_key: bytes, decisions: object
-) -> tuple[set[int], set[int]]:
-    """Return the tombstones whose person is there, and those whose key another person bears."""
-    same: set[int] = set()
-    others: set[int] = set()
-    settled = decisions if isinstance(decisions, dict) else {}
-    table = graph.catalogue.tables[subject.table]
-    on = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), Identifier(f"k{n}")) for n, name in enumerate(subject.key))
-    created = SQL("s.{}::timestamptz").format(Identifier(subject.created)) if subject.created else SQL("NULL::timestamptz")
-    incarnation = SQL("").join(SQL(", s.{}::text").format(Identifier(name)) for name in subject.incarnation)
-    for chunk in _chunks(members):
-        query = SQL("SELECT k.n, {}{} FROM {} JOIN {} s ON {}").format(created, incarnation, _listed(subject), table.relation, on)
-        for number, created_at, *values in session.rows(query, _arrays(subject, chunk)):
-            tombstone = chunk[number - 1]
-            found = fingerprint(mac_key, graph.database, subject.kind, values) if tombstone.fingerprint else ""
-            verdict = judge(
-                tombstone.fingerprint, found, erased_at=tombstone.erased_at, created_at=created_at, decisions=settled.get(tombstone.seq)
-            )
-            (others if verdict is Verdict.LATER else same).add(tombstone.seq)
-    return same, others
+def _link_by_eraser(asked: _Asked, link: Link) -> Iterator[Absence]:
+    groups: dict[Cohort, list[Tombstone]] = defaultdict(list)
+    periods = keep_periods(asked.graph)
+    for chunk in ledger.open_list(asked.graph.database, as_of=asked.size, subject_kind=asked.subject.kind, size=_CHUNK):
+        for tombstone in chunk:
+            groups[cohort_of(periods, tombstone.action, tombstone.erased_at, asked.now)].append(tombstone)
+    for cohort, members in groups.items():
+        yield from _by_eraser(asked, cohort, members, link)
 
 
-def rows_of(session: Session, graph: Graph, kind: str, members: Sequence[Tombstone], mac_key: bytes) -> int:
-    """Return how many of these erased people have a row in the subject's table."""
-    erased = [tombstone for tombstone in members if tombstone.action is Action.ERASE and tombstone.key is not None]
-    return len(_present(session, graph, graph.subject(kind), erased, mac_key, ledger.resolutions(graph.database))[0])
-
-
-def _naming(
-    session: Session, child: Composable, columns: Sequence[str], parents: Sequence[str], subject: Subject, members: Sequence[Tombstone]
-) -> int:
-    on = SQL(" AND ").join(
-        SQL("c.{}::text = k.{}::text").format(Identifier(mine), Identifier(f"k{subject.key.index(theirs)}"))
-        for mine, theirs in zip(columns, parents, strict=True)
-    )
-    query = SQL("SELECT count(*) FROM {} JOIN {} c ON {}").format(_listed(subject), child, on)
-    return int(session.value(query, _arrays(subject, members)))
-
-
-def _listed(subject: Subject) -> Composable:
-    arrays = SQL(", ").join(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)
-    names = SQL(", ").join(Identifier(f"k{number}") for number in range(len(subject.key)))
-    return SQL("unnest({}) WITH ORDINALITY AS k({}, n)").format(arrays, names)
-
-
-def _arrays(subject: Subject, members: Sequence[Tombstone]) -> list[list[str]]:
-    return [[(tombstone.key or ())[position] for tombstone in members] for position in range(len(subject.key))]
-
-
-def _chunks(members: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:
-    for start in range(0, len(members), _CHUNK):
-        yield members[start : start + _CHUNK]
+def rows_of(session: Session, graph: Graph, kind: str, size: int, mac_key: bytes, now: datetime) -> tuple[int, int]:
+    """Return how many people of a kind are listed, and how many erased ones of them have a row in the subject's table."""
+    subject = graph.subject(kind)
+    with session.transaction():
+        people = _lay(session, subject, graph.database, size)
+        same, _ = _present(_Asked(session, graph, subject, size, people, mac_key, now))
+    return people, sum(1 for tombstone, _ in same if tombstone.action is Action.ERASE and subject.erase.verb is Verb.DELETE)
 
 
 def foreign_keys(session: Session) -> tuple[int, int]:
@@ -175,3 +234,12 @@ def foreign_keys(session: Session) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
+def _joined(blocks: Iterable[memoryview], size: int = 1 << 16) -> Iterator[bytes]:
+    held = bytearray()
+    for block in blocks:
+        held += block
+        if len(held) >= size:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)

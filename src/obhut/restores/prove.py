@@ -6,7 +6,7 @@ What could not be checked is never shown as passed. A single failed statement ke
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,6 @@ from pathlib import Path
 from obhut.datamap.graph import Graph
 from obhut.erasure import ledger
 from obhut.erasure.canary import Canary
-from obhut.erasure.entries import Tombstone
 from obhut.erasure.subjects import Person, lookup
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, qualified
@@ -128,8 +127,8 @@ def prove(evidence: Evidence, progress: Progress) -> Proof:
             progress,
             application=evidence.application,
         )
-        with progress.phase("asking for erased people", None, "people") as advance:
-            absences = absence.ask(target, graph, _counted(evidence, advance), ledger.fingerprint_key(), evidence.now)
+        with progress.phase("asking for erased people", None, "people"):
+            absences = absence.ask(target, graph, evidence.list_size, ledger.fingerprint_key(), evidence.now)
         canaries = [_canary(source, target, evidence, canary) for canary in evidence.canaries]
         statements = [
             _figures(tables, evidence),
@@ -202,13 +201,6 @@ def unshared_identifiers(evidence: Evidence, limit: int = scan.BYTE_SEARCHED) ->
                 break
         shared = scan.still_there(target, evidence.target_graph, [value.lower() for value in values]) if values else set()
     return [value for value in values[:limit] if value.lower() not in shared]
-
-
-def _counted(evidence: Evidence, advance: object) -> Iterator[Sequence[Tombstone]]:
-    for chunk in ledger.open_list(evidence.target_graph.database, as_of=evidence.list_size, size=50_000):
-        yield chunk
-        if callable(advance):
-            advance(len(chunk))
 
 
 def _figures(tables: Sequence[TableFigures], evidence: Evidence) -> Statement:

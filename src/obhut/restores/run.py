@@ -38,7 +38,7 @@ from obhut.postgres.catalogue import Catalogue, read_catalogue
 from obhut.postgres.clusters import Binaries, Cluster, binaries, make_directory, server_user
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, qualified
-from obhut.restores import certificate, finish, load, plan, preflight, prove, quarantine, scan, schema, store, streams
+from obhut.restores import certificate, finish, load, people, plan, preflight, prove, quarantine, scan, schema, store, streams
 from obhut.restores import target as targets
 from obhut.restores.errors import NotProvedError, RestoreRefusedError, RestoreStateError, SchemaLeakError
 from obhut.restores.filter import Filter
@@ -164,6 +164,7 @@ class Restore:
     found: Found = field(default_factory=Found)
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    _counted: tuple[int, list[finish.Counter]] | None = None
 
     # -- the steps ------------------------------------------------------------------------------------------------------------
 
@@ -356,10 +357,9 @@ class Restore:
     def _filter(self, source: Session, graph: Graph, size: int) -> Filter:
         """Return what the erasure list, up to a size, does to the quarantine's rows; the same at every call."""
         with self.progress.phase("looking up erased people", None, "people") as advance:
-            chunks = ledger.open_list(self.request.database, as_of=size, size=50_000)
 
             def counted() -> Iterator[Sequence[Tombstone]]:
-                for chunk in chunks:
+                for chunk in people.relevant(source, graph, size):
                     yield chunk
                     advance(len(chunk))
 
@@ -379,7 +379,7 @@ class Restore:
         with runs.step(self.run, "finish", self.clock) as step, load.loading_session(loading) as session:
             oids, orphans = finish.doomed_large_objects(source, loading, preflight.large_object_columns(loading.catalogue))
             finish.copy_large_objects(source, session, oids)
-            counted = finish.counters(source, graph, self.request.database)
+            counted = self._counters(source, graph)
             finish.set_sequences(session, counted)
             views = finish.refresh_views(loading, source, self.progress)
             load.make_last(loading)
@@ -441,10 +441,10 @@ class Restore:
                 decisions = ledger.resolutions(database)
                 mine = preflight.require_graph(self.settings, database, session)
 
-                def people(mine: Graph = mine, fresh: list[Tombstone] = fresh, decisions: Decisions = decisions) -> Found:
+                def looked_up(mine: Graph = mine, fresh: list[Tombstone] = fresh, decisions: Decisions = decisions) -> Found:
                     return find(session, mine, [fresh], ledger.fingerprint_key(), self.run.started_at, decisions)
 
-                done = execute(session, mine, people)
+                done = execute(session, mine, looked_up)
                 touched |= {effect.table.full_name for effect in done.effects.tables.values() if effect.deleted or effect.changes}
                 applied = size
             for name in sorted(touched):
@@ -466,7 +466,7 @@ class Restore:
         condemned = [canary for canary in canaries.all_of(self.request.database) if canary.tombstone is not None]
         evidence = prove.Evidence(
             held, target, graph, mine, rows, entries, schema.roles(programs, target.url) if target.owned else [], condemned,
-            finish.counters(source, graph, self.request.database), self.head, self.run.started_at, self.application, scratch,
+            self._counters(source, graph), self.head, self.run.started_at, self.application, scratch,
         )  # fmt: skip
         proof = prove.prove(evidence, self.progress)
         identifiers = prove.unshared_identifiers(evidence) if target.owned else []
@@ -480,6 +480,11 @@ class Restore:
         content = certificate.build(about, proof)
         store.keep(self.settings, self.run, content, self.clock)
         step.record(holds=proof.holds, statements=len(proof.statements), list_size=self.head)
+
+    def _counters(self, source: Session, graph: Graph) -> list[finish.Counter]:
+        if self._counted is None or self._counted[0] != self.head:
+            self._counted = self.head, finish.counters(source, graph, self.request.database)
+        return self._counted[1]
 
     def _reset_wal_if_deleted(self, cluster: Cluster) -> None:
         """Begin new WAL where rows were deleted in the target itself: the old one holds them."""

@@ -263,9 +263,8 @@ class SideRestore(Restore):
         people = found = 0
         for kind, subject in graph.subjects.items():
             if subject.table in names:
-                for chunk in ledger.open_list(self.side.database, as_of=self.head, subject_kind=kind, size=_CHUNK):
-                    people += len(chunk)
-                    found += absence.rows_of(target, there, kind, chunk, ledger.fingerprint_key())
+                listed, present = absence.rows_of(target, there, kind, self.head, ledger.fingerprint_key(), self.run.started_at)
+                people, found = people + listed, found + present
         return people, found
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from obhut.erasure.entries import Action as ErasureAction
+from obhut.erasure.erase import Eraser
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import SystemClock
+from obhut.foundation.errors import ObhutError
+from obhut.journal import runs
 from obhut.journal.states import RunState
 from obhut.postgres.connections import Session
-from obhut.restores import run
+from obhut.restores import opening, run, side, store
+from obhut.restores import verify as verification
+from obhut.restores.errors import NotProvedError, SchemaLeakError, TargetNotEmptyError
 from obhut.restores.plan import parse_target
 
 ACTOR = Actor(Role.OPERATOR, "acc-7")
@@ -28,3 +36,161 @@ def test_restore_leaves_out_the_erased_and_keeps_all_others(story) -> None:
     content = json.loads(outcome.certificate.read_text())["certificate"]
     failed = [s for s in content["statements"] if s["result"] != "passed"]
     assert [s["name"] for s in failed] == ["index-structure"]
+    passed = {s["name"] for s in content["statements"] if s["result"] == "passed"}
+    assert {"absence", "figures", "canaries", "bytes", "page-checksums", "schema-text", "sequences"} <= passed
+    tables = {f"{t['schema']}.{t['name']}": t for t in content["tables"]}
+    assert tables["public.booking"]["source"] == story.before["booking"]
+    assert tables["public.person"]["source"] - tables["public.person"]["deleted"] == tables["public.person"]["target"]
+
+    done = opening.open_database(story.settings, outcome.run, ACTOR, CLOCK)
+    assert runs.get(outcome.run).state is RunState.DONE
+    with Session.connect(done.url) as session:
+        assert session.value("SELECT count(*) FROM person WHERE id = 7") == 0
+        assert session.value("SELECT count(*) FROM booking WHERE person_id = 7") == 0
+        assert session.value("SELECT count(*) FROM event WHERE person_id = 7") == 0
+        assert session.row("SELECT email, name, extra FROM person WHERE id = 8") == ("x@anonym.invalid", None, None)
+        assert session.value("SELECT boss FROM person WHERE id = 20") is None
+        assert session.value("SELECT count(*) FROM team WHERE 7 = ANY(members)") == 0
+        assert session.value("SELECT shown FROM person WHERE id = 9") == "VORNAME9"
+        assert session.value("SELECT count(*) FROM names") == 2
+        assert session.value("SELECT count(*) FROM booking WHERE title LIKE 'später%'") == 30
+        assert session.value("SELECT value::text FROM setting") == '{"x":  1}'
+        assert session.value("SELECT has_table_privilege('app user', 'person', 'SELECT')")
+        assert session.value("SELECT count(*) FROM pg_trigger WHERE tgname = 'no_touch'") == 1
+        assert session.value("SELECT nextval('person_id_seq')") > 301
+        assert session.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'obhut_restore'") == 0
+        assert session.value("SHOW fsync") == "on"
+    found = verification.verify(outcome.certificate, key=None, settings=story.settings, url=done.url)
+    assert found.passed, [finding for finding in found.findings if finding.result != "passed"]
+    with Session.connect(done.url) as session:
+        session.execute("UPDATE booking SET price = price + 1 WHERE id = 5")
+    changed = verification.verify(outcome.certificate, key=None, settings=story.settings, url=done.url)
+    assert [finding.where for finding in changed.failed] == ["public.booking"]
+    assert not (story.settings.state.directory / "restores" / outcome.run / "quarantine").exists()
+
+
+def test_target_by_time_equals_target_by_position(story) -> None:
+    """A moment leads to the same rows as the position of that moment."""
+    outcome = restore(story, story.moment.isoformat())
+    content = json.loads(outcome.certificate.read_text())["certificate"]
+    assert {t["name"]: t["source"] for t in content["tables"]}["booking"] == story.before["booking"]
+    run.abandon(story.settings, outcome.run, CLOCK)
+    assert not (story.settings.state.directory / "restores" / outcome.run).exists()
+
+
+def test_latest_and_named_points(story) -> None:
+    """The last commit and a named restore point can be restored to; nothing erased in production is missing a second time."""
+    latest = restore(story, "latest")
+    content = json.loads(latest.certificate.read_text())["certificate"]
+    assert {t["name"]: t["source"] for t in content["tables"]}["booking"] > story.before["booking"] - 20
+    assert content["point"]["asked"] == "latest"
+    run.abandon(story.settings, latest.run, CLOCK)
+    named = restore(story, "name:before_erasure")
+    content = json.loads(named.certificate.read_text())["certificate"]
+    assert {t["name"]: t["source"] for t in content["tables"]}["booking"] == story.before["booking"]
+    run.abandon(story.settings, named.run, CLOCK)
+
+
+def test_unreachable_targets_are_refused(story) -> None:
+    """A point after the last commit, before the first backup, or behind the WAL is refused before anything is opened."""
+    for to in ("2099-01-01T00:00:00Z", "FF/0", "2001-01-01T00:00:00Z"):
+        with pytest.raises(ObhutError) as refused:
+            restore(story, to)
+        assert refused.value.code in {"restore-target-invalid", "restore-refused", "backup-none"}
+
+
+def test_an_erasure_during_the_restore_is_carried_in_before_opening(story) -> None:
+    """Somebody erased between the proof and the opening is taken out and the proof made anew; the database opens without the person."""
+    outcome = restore(story, story.lsn)
+    with Eraser(story.settings, "courses") as eraser:
+        eraser.erase("participant", [["33"]], ErasureAction.ERASE, ACTOR, CLOCK)
+    done = opening.open_database(story.settings, outcome.run, ACTOR, CLOCK)
+    with Session.connect(done.url) as session:
+        assert session.value("SELECT count(*) FROM person WHERE id IN (7, 33)") == 0
+        assert session.value("SELECT count(*) FROM booking WHERE person_id IN (7, 33)") == 0
+    kept = store.find(outcome.run)
+    assert kept.holds
+    assert kept.document["certificate"]["erasure_list"]["people_left_out"] >= 3
+
+
+def test_a_schema_that_names_the_person_is_refused_and_can_be_left_out(story) -> None:
+    """A partial index with an erased person's address stops the restore and is named, never quoted; left out, the restore passes."""
+    with Session.connect(story.url) as session:
+        session.execute("CREATE TABLE leaky (id int); CREATE INDEX leak ON person (id) WHERE email = 'gelöscht.petra@example.org'")
+        session.execute("DROP TABLE leaky")
+        session.execute("COMMENT ON TABLE setting IS 'ask gelöscht.petra@example.org'")
+    story.flush()
+    with pytest.raises(SchemaLeakError) as refused:
+        restore(story, "latest")
+    assert "leak" in str(refused.value)
+    assert "petra" not in str(refused.value)
+    failed = runs.list_runs(kind="restore", limit=1)[0]
+    run.abandon(story.settings, failed.id, CLOCK)
+    outcome = restore(story, "latest", left_out=("INDEX public.leak",))
+    content = json.loads(outcome.certificate.read_text())["certificate"]
+    assert content["left_out"] == ["COMMENT public.TABLE setting", "INDEX public.leak"]
+    run.abandon(story.settings, outcome.run, CLOCK)
+
+
+def test_side_schema_of_one_controller(story) -> None:
+    """One controller's rows come into a side schema, the erased person not among them, and the certificate holds."""
+    request = side.SideRequest("courses", parse_target(story.lsn), schema="back", controller=("2",))
+    outcome = side.begin(story.settings, request, ACTOR, CLOCK)
+    with Session.connect(story.url) as session:
+        assert session.value("SELECT count(*) FROM back.person WHERE org_id = 1") == 0
+        assert session.value("SELECT count(*) FROM back.person WHERE id = 7") == 0
+        assert session.value("SELECT count(*) FROM back.person") > 100
+        people = session.value("SELECT count(*) FROM back.booking b WHERE NOT EXISTS (SELECT FROM back.person p WHERE p.id = b.person_id)")
+        assert people == 0
+        session.execute("DROP SCHEMA back CASCADE")
+    assert outcome.holds
+
+
+def test_side_schema_of_one_person_journals_no_key(story) -> None:
+    """One person's rows come into a side schema; the journal does not hold the key; an erased person is not restored."""
+    request = side.SideRequest("courses", parse_target(story.lsn), schema="one", subject_kind="participant", subject=("20",))
+    outcome = side.begin(story.settings, request, ACTOR, CLOCK)
+    assert '"20"' not in json.dumps(runs.get(outcome.run).parameters)
+    with Session.connect(story.url) as session:
+        assert session.rows("SELECT id FROM one.person") == [(20,)]
+        assert session.value("SELECT count(*) FROM one.booking WHERE person_id <> 20") == 0
+        session.execute("DROP SCHEMA one CASCADE")
+
+
+def test_restore_into_a_given_empty_database(story) -> None:
+    """An empty database of a given server is filled while nobody else may connect, and opened after the proof."""
+    with Session.connect(story.vendor.url()) as session:
+        session.execute("CREATE DATABASE given TEMPLATE template0")
+    url = story.vendor.url("given")
+    outcome = restore(story, story.lsn, target=url)
+    with Session.connect(story.vendor.url()) as session:
+        assert session.value("SELECT datconnlimit FROM pg_database WHERE datname = 'given'") == 0
+    opening.open_database(story.settings, outcome.run, ACTOR, CLOCK)
+    with Session.connect(story.vendor.url()) as session:
+        assert session.value("SELECT datconnlimit FROM pg_database WHERE datname = 'given'") == -1
+    with Session.connect(url) as session:
+        assert session.value("SELECT count(*) FROM person WHERE id = 7") == 0
+    with pytest.raises(TargetNotEmptyError):
+        restore(story, story.lsn, target=url)
+    with Session.connect(story.vendor.url()) as session:
+        session.execute("DROP DATABASE given")
+
+
+def test_a_row_left_behind_fails_the_proof(story, monkeypatch) -> None:
+    """A row that slips through after the load makes the proof fail and keeps the database closed."""
+    true_delta = run.Restore._delta
+
+    def with_a_row(self, graph, target):
+        with target.session("tamper") as session:
+            session.execute("INSERT INTO team VALUES (99, '{7}')")
+        return true_delta(self, graph, target)
+
+    monkeypatch.setattr(run.Restore, "_delta", with_a_row)
+    with pytest.raises(NotProvedError) as failed:
+        restore(story, story.lsn)
+    assert "figures" in str(failed.value)
+    tampered = runs.list_runs(kind="restore", limit=1)[0]
+    assert tampered.state is RunState.FAILED
+    with pytest.raises(NotProvedError):
+        opening.open_database(story.settings, tampered.id, ACTOR, CLOCK)
+    run.abandon(story.settings, tampered.id, CLOCK)
