@@ -402,7 +402,8 @@ class Restore:
         self.head = size
         with runs.step(self.run, self._named("prove"), self.clock) as step:
             done = store.find(self.run.id)
-            if step.already is None or done is None or done.document["certificate"]["erasure_list"]["size"] != size:
+            # A proof that failed is made anew: the cause may have been settled since.
+            if step.already is None or done is None or not done.holds or done.document["certificate"]["erasure_list"]["size"] != size:
                 self._prove(source, held, graph, target, rows, step)
         done = store.find(self.run.id)
         if done is None:

@@ -134,7 +134,7 @@ class SideRestore(Restore):
             graph = self._inspect(source, held)
             rows = self._filter(source, graph, self.head)
             with runs.step(self.run, "select", self.clock) as step:
-                selected = self._select(source, graph)
+                selected = self._select(source, graph, rows)
                 step.record(rows=sum(found.count for found in selected.values()), tables=len(selected))
             url = self.side.target or self.settings.database(self.side.database).url
             with Session.connect(url, application_name=self.application) as target:
@@ -166,11 +166,17 @@ class SideRestore(Restore):
         )  # fmt: skip
         runs.permitted(self.run, granted.instruction_id)
 
-    def _select(self, source: Session, graph: Graph) -> dict[int, RowAddresses]:
-        """Return all rows that belong to the controller or person."""
+    def _select(self, source: Session, graph: Graph, rows: Filter) -> dict[int, RowAddresses]:
+        """Return all rows that belong to the controller or person.
+
+        Raises:
+            RestoreRefusedError: neither is there at that point, or the person is on the erasure list.
+        """
         if self.side.subject_kind:
             people = lookup(source, graph, self.side.subject_kind, [self.side.subject], ledger.fingerprint_key())
             start = {person.oid: RowAddresses.from_tids([person.address]) for person in people}
+            if start and not any(addresses - rows.of(oid).deleted for oid, addresses in start.items()):
+                raise RestoreRefusedError("the person is on the erasure list and is not brought back", 'See "obhut erasures list".')
         else:
             table = graph.catalogue.tables[graph.controller]
             where = SQL(" AND ").join(SQL("{}::text = %s").format(Identifier(name)) for name in graph.controller_key)
