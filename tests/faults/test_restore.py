@@ -46,7 +46,9 @@ def _stop_target(lost: Lost, run: str) -> None:
 def test_killed_at_one_instant_after_the_other(lost: Lost) -> None:
     """One restore is killed at each fault point in turn and resumed each time: in the end every row is right, and it was never open before."""
     clean: list[str] = []
-    names = names_of(lambda env: clean.append(lost.run(env=env)["run"]))
+    every = names_of(lambda env: clean.append(lost.run(env=env)["run"]))
+    # The points inside the list belong to condemning a living canary, which happens once; the next test and test_erase.py die there.
+    names = [name for name in every if not name.startswith("erasure-list.")]
     opening = names_of(lambda env: lost.obhut("restore", "open", clean[0], env=env))
     _stop_target(lost, clean[0])
     assert {"restore.preflight.before", "restore.recover.after", "restore.load.before", "restore.prove.after"} <= set(names)
@@ -91,6 +93,8 @@ def test_killed_at_one_instant_after_the_other(lost: Lost) -> None:
 def test_killed_once_and_resumed(lost: Lost) -> None:
     """A kill in the middle of each long step and one uninterrupted resume: proved, every row right, steps that were done are not repeated."""
 
+    lost.obhut("canary", "plant", "clinic")
+
     def case(name: str) -> None:
         known = set(lost.runs())
         lost.obhut.killed_at(name, "restore", "run", "clinic", "--to", lost.point)
@@ -103,10 +107,11 @@ def test_killed_once_and_resumed(lost: Lost) -> None:
         assert lost.obhut("restore", "resume", run)["holds"] is True
         again = {step["name"]: step["attempts"] for step in lost.obhut("restore", "show", run)["steps"]}
         assert all(again[step] == 1 for step in done_before & {"preflight", "condemn", "unseal", "wal", "recover"})
-        _open_and_check(lost, run)
+        opened = _open_and_check(lost, run)
+        assert opened
         _stop_target(lost, run)
 
-    sweep(["restore.link.unsealed", "restore.part.after", "restore.prove.before"], case)
+    sweep(["erasure-list.committed", "restore.link.unsealed", "restore.part.after", "restore.prove.before"], case)
 
 
 def test_a_second_runner_is_refused(lost: Lost) -> None:
