@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -153,12 +152,10 @@ def with_schedule(settings: Settings) -> Settings:
     return load(settings.path)
 
 
-@pytest.fixture
-def installation(vendor: Cluster, control_schema: str, make_settings: Callable[..., Settings]) -> Iterator[Installation]:
+def opened(settings: Settings, url: str) -> Iterator[Installation]:
     """Give an installation with an emptied control database and no backups yet."""
     from obhut.postgres import control as control_module
 
-    settings = with_schedule(make_settings(courses=vendor.url("courses")))
     try:
         control_module.open_control(settings)
     except control_module.ControlSchemaError:
@@ -170,14 +167,32 @@ def installation(vendor: Cluster, control_schema: str, make_settings: Callable[.
             " AND relname NOT LIKE 'django\\_%' LOOP EXECUTE format('TRUNCATE %I CASCADE', t); END LOOP; END $$"
         )
     instruct(settings)
-    made = Installation(settings, vendor.url("courses"))
+    made = Installation(settings, url)
     try:
         yield made
     finally:
         for log in sorted(made.repository.root.rglob("log/*.log")):
-            print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}")
+            if words := log.read_text(errors="replace"):
+                print(f"--- {log.name}\n{words[-1500:]}")
         made.stop()
         control_module.close_control(settings)
+
+
+@pytest.fixture
+def installation(vendor: Cluster, control_schema: str, make_settings: Callable[..., Settings]) -> Iterator[Installation]:
+    """Give an installation that protects a database on PostgreSQL 18."""
+    yield from opened(with_schedule(make_settings(courses=vendor.url("courses"))), vendor.url("courses"))
+
+
+@pytest.fixture
+def installation15(cluster15: Cluster, control_schema: str, make_settings: Callable[..., Settings]) -> Iterator[Installation]:
+    """Give an installation that protects a database on Debian's PostgreSQL 15."""
+    with Session.connect(cluster15.url()) as session:
+        session.execute("DROP DATABASE IF EXISTS courses")
+        session.execute("CREATE DATABASE courses")
+    with Session.connect(cluster15.url("courses")) as session:
+        session.execute("CREATE TABLE person (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL)")
+    yield from opened(with_schedule(make_settings(courses=cluster15.url("courses"))), cluster15.url("courses"))
 
 
 class Recovery:
@@ -213,7 +228,7 @@ class Recovery:
         cluster.adopt(superuser="obhut")
         target = {"recovery_target_lsn": lsn} if lsn else {"recovery_target": "immediate"}
         cluster.configure(
-            {**target, "recovery_target_action": "pause", "restore_command": f"cp {wal}/%f %p", "archive_mode": "off", "hot_standby": True}
+            {**target, "max_prepared_transactions": 10, "recovery_target_action": "pause", "restore_command": f"cp {wal}/%f %p", "archive_mode": "off", "hot_standby": True}
         )
         signal = cluster.data / "recovery.signal"
         signal.touch()
@@ -230,16 +245,23 @@ class Recovery:
 
 
 @pytest.fixture
-def recovery(installation: Installation, place: Path) -> Iterator[Recovery]:
-    """Give a recovery into a directory of its own."""
-    directory = place / "r"
-    directory.mkdir(mode=0o711)
-    made = Recovery(installation, directory)
-    yield made
-    if made.cluster is not None:
-        made.cluster.remove()
+def recovery_of(place: Path) -> Iterator[Callable[[Installation], Recovery]]:
+    """Give a function that prepares a recovery of an installation, in a directory of its own."""
+    made: list[Recovery] = []
+
+    def prepare(installation: Installation) -> Recovery:
+        directory = place / f"r{len(made)}"
+        directory.mkdir(mode=0o711)
+        made.append(Recovery(installation, directory))
+        return made[-1]
+
+    yield prepare
+    for one in made:
+        if one.cluster is not None:
+            one.cluster.remove()
 
 
-def run_dump(cluster: Cluster, *arguments: str) -> str:
-    """Return what a program of the server says."""
-    return subprocess.run([cluster.binaries.path(arguments[0]), *arguments[1:]], check=True, capture_output=True, text=True).stdout
+@pytest.fixture
+def recovery(installation: Installation, recovery_of: Callable[[Installation], Recovery]) -> Recovery:
+    """Give a recovery of the installation."""
+    return recovery_of(installation)

@@ -133,7 +133,7 @@ def test_orphans_of_a_killed_run_are_ended_and_swept(started) -> None:
 
 @pytest.mark.parametrize("program", ["pg_basebackup", "python"])
 def test_a_killed_engine_fails_the_run_and_the_next_one_sweeps(started, program) -> None:
-    """kill -9 of Barman or of its pg_basebackup: the run fails with a code, its group is ended, the next run leaves no trace of it."""
+    """Kill -9 of Barman or of its pg_basebackup: the run fails with a code, its group is ended, the next run leaves no trace of it."""
     process = child(started)
     orphan = member(started, "backup", "pg_basebackup")
     os.kill(orphan, signal.SIGSTOP)
@@ -203,7 +203,7 @@ def test_a_copy_that_was_changed_before_sealing_is_no_backup(started, monkeypatc
         started.full()
     monkeypatch.undo()
     archive, _ = archive_of(started)
-    assert [path for path in archive.layout.base.rglob("pg_filenode.map")] == []
+    assert list(archive.layout.base.rglob("pg_filenode.map")) == []
     converged(started)
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from obhut.backups import run
 from obhut.backups.catalogue import BackupKind, BackupState
+from obhut.backups.errors import EngineError
 from obhut.controllers.errors import NotInstructedError
 from obhut.controllers.register import list_controllers, list_instructions, revoke_instruction
 from obhut.journal import runs
 from obhut.journal.states import RunKind, RunState
-
 from obhut.postgres.connections import Session
 
 
@@ -36,6 +36,19 @@ def test_a_row_is_there_after_recovery_from_a_chain(installation, recovery) -> N
         found = {email for (email,) in session.rows("SELECT email FROM person")}
     assert {"first@example.org", "second@example.org", "third@example.org", "fourth@example.org"} <= found
     assert [link.id for link in installation.repository.chain(second.id)] == [taken.backup.id, first.id, second.id]
+
+
+def test_debians_fifteen_takes_full_backups_only(installation15, recovery_of) -> None:
+    """PostgreSQL 15 has an older manifest and no incrementals: full backups are sealed, verified and recovered."""
+    installation15.start()
+    with pytest.raises(EngineError, match="incremental"):
+        installation15.incremental()
+    lsn = installation15.add_person("fifteen@example.org")
+    installation15.archive()
+    (backup,) = installation15.repository.backups()
+    assert backup.major == 15
+    with recovery_of(installation15).to(backup, lsn) as session:
+        assert session.value("SELECT count(*) FROM person") == 1
 
 
 def test_the_segment_being_streamed_counts(installation, recovery) -> None:

@@ -9,7 +9,15 @@ import pytest
 
 from obhut.backups import run, verify
 from obhut.backups.catalogue import BackupState
-from obhut.backups.errors import BackupError, BrokenChainError, NoBackupError, SealBrokenError, TamperedBackupError, WalConflictError, WalError
+from obhut.backups.errors import (
+    BackupError,
+    BrokenChainError,
+    NoBackupError,
+    SealBrokenError,
+    TamperedBackupError,
+    WalConflictError,
+    WalError,
+)
 from obhut.backups.manifest import compare, read
 from obhut.foundation.clock import SystemClock
 
