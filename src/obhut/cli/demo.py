@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from obhut.cli.context import context
 from obhut.demo import folder as folders
-from obhut.demo.stage import Stage
+from obhut.demo.stage import WIDTH, Stage
 from obhut.demo.story import play
 
 app = App(name="demo")
@@ -34,12 +35,7 @@ def demo(
     here = context()
     place = (folder or folders.default_folder()).absolute()
     watched = sys.stdout.isatty() and not os.environ.get("CI") and not here.output.as_json
-    stream = sys.stderr if here.output.as_json else sys.stdout
-    console = Console(
-        file=stream, no_color=not watched, color_system="auto" if watched else None, highlight=False, markup=False, emoji=False,
-        width=None if watched else 104, force_terminal=None if watched else False,
-    )  # fmt: skip
-    stage = Stage(console, live=watched)
+    stage = Stage(_console(watched=watched), live=watched)
     play(stage, place, here.actor, here.clock, keep_running=keep_running)
     document = {
         "folder": place,
@@ -47,6 +43,18 @@ def demo(
         "steps": [{"act": one.act, "step": one.step, "seconds": round(one.seconds, 2)} for one in stage.figures],
     }
     here.output.result(document, lambda: None)
+
+
+def _console(*, watched: bool) -> Console:
+    output = context().output
+    stream = sys.stderr if output.as_json else sys.stdout
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="replace")  # a terminal without the signs of the story still gets its words
+    if watched:
+        return Console(file=stream, quiet=output.quiet, no_color=not output.coloured, highlight=False, markup=False, emoji=False)
+    return Console(
+        file=stream, quiet=output.quiet, no_color=True, color_system=None, width=WIDTH, highlight=False, markup=False, emoji=False
+    )
 
 
 @app.command

@@ -87,6 +87,11 @@ class Output:
         """Whether a person watches: a terminal, no ``CI``, no ``--json``, no ``--quiet``."""
         return self._err.is_terminal and not os.environ.get("CI") and not self.as_json and not self.quiet
 
+    @property
+    def coloured(self) -> bool:
+        """Whether output may be in colour: not switched off by ``--no-colour``, ``CI`` or ``NO_COLOR``."""
+        return not self._out.no_color
+
     # ---- results ----
 
     def result(self, document: object, render: Callable[[], None] | None = None) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from obhut.backups import run as backups
 from obhut.demo.errors import DemoFolderError, DemoRunningError
+from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import FILE_NAME, Settings, load
 from obhut.postgres.clusters import Cluster, binaries, server_user
+from obhut.postgres.control import close_control
 
 MARKER = ".obhut-demo"
 _LINE = "This folder belongs to the demo of Obhut, which empties it at every start. Remove it with: obhut demo clean\n"
@@ -47,13 +52,32 @@ def taken(folder: Path) -> Iterator[None]:
 
 
 def empty(folder: Path) -> None:
-    """End every server of the demo and delete what it left, all but the marker."""
+    """End every process of the demo and delete what it left, all but the marker."""
     require(folder)
+    stop(folder)
     for cluster in clusters(folder):
         cluster.remove()
     for entry in folder.iterdir():
         if entry.name != MARKER:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def stop(folder: Path) -> None:
+    """Stop everything of the demo that runs, WAL receivers first; a second Ctrl-C does not interrupt this. Bounded."""
+    with _undisturbed():
+        settings = settings_of(folder)
+        if settings is None:
+            return
+        for name in settings.databases:
+            with suppress(ObhutError, OSError):
+                backups.stop(settings, name)
+        with suppress(ObhutError, OSError):
+            close_control(settings, stop=True)
+        for cluster in clusters(folder):
+            try:
+                cluster.stop("fast", timeout=20)
+            except ObhutError:
+                cluster.kill()
 
 
 def remove(folder: Path) -> bool:
@@ -111,3 +135,16 @@ def _make(folder: Path) -> None:
     # Root lends servers another account, which has to pass the folder; nobody can list it.
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     (folder / MARKER).write_text(_LINE, encoding="utf-8")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -86,7 +86,7 @@ def restore(scene: Scene) -> None:
     with stage.step("Opening the database") as step:
         opened = opening.open_database(scene.settings, outcome.run, scene.actor, scene.clock, stage)
         step.done("Open. From here on a new epoch of the erasure list counts")
-    stage.command(f"obhut restore verify {outcome.certificate.name}")
+    stage.command(f"obhut restore verify {outcome.certificate}")
     with stage.step("Verifying the certificate with code of its own") as step:
         checked = verify.verify(outcome.certificate, key=None, settings=scene.settings, url=opened.url)
         if not checked.passed:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from obhut.backups import run as backups
 from obhut.demo import acts, folder, restoring, vendor
 from obhut.demo.scene import Scene
 from obhut.demo.stage import Stage, number
-from obhut.demo.vendor import DATABASE
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
-from obhut.foundation.errors import ObhutError
 from obhut.foundation.language import text
 from obhut.foundation.settings import FILE_NAME
-from obhut.postgres.control import close_control
 
 ACTS: tuple[Callable[[Scene], None], ...] = (
     acts.fill,
@@ -46,7 +42,7 @@ def play(stage: Stage, place: Path, actor: Actor, clock: Clock, *, keep_running:
         stage.opening(
             "Obhut: erased people stay erased",
             text("The whole story on a sample vendor. Everything lies in {folder}", folder=place),
-            text("Every command shown works there: export OBHUT_CONFIG={file}", file=place / FILE_NAME),
+            text("The commands beside it are yours to try: export OBHUT_CONFIG={file}", file=place / FILE_NAME),
         )
         finished = False
         try:
@@ -57,7 +53,7 @@ def play(stage: Stage, place: Path, actor: Actor, clock: Clock, *, keep_running:
             finished = True
         finally:
             if not (finished and keep_running):
-                leave(place)
+                folder.stop(place)
         _close(scene, keep_running=keep_running)
 
 
@@ -79,23 +75,6 @@ def _close(scene: Scene, *, keep_running: bool) -> None:
     scene.stage.closing(lines)
 
 
-def leave(place: Path) -> None:
-    """Stop everything of the demo that runs; a second Ctrl-C does not interrupt this."""
-    with _undisturbed():
-        settings = folder.settings_of(place)
-        if settings is not None:
-            if DATABASE in settings.databases:
-                with suppress(ObhutError, OSError):
-                    backups.stop(settings, DATABASE)
-            with suppress(ObhutError, OSError):
-                close_control(settings, stop=True)
-        for cluster in folder.clusters(place):
-            try:
-                cluster.stop("fast", timeout=20)
-            except ObhutError:
-                cluster.kill()
-
-
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that it clears the stage."""
@@ -107,20 +86,6 @@ def _terminable() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
