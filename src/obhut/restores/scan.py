@@ -58,7 +58,8 @@ class TextIndex:
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = [(place.name, place.text.lower(), _quoted_in(place.text)) for place in places]
-        self._grams = {text[start : start + SHORTEST] for _, text, _ in self._places for start in range(len(text) - SHORTEST + 1)}
+        everything = [form for _, text, quoted in self._places for form in (text, quoted)]
+        self._grams = {text[start : start + SHORTEST] for text in everything for start in range(len(text) - SHORTEST + 1)}
 
     def find(self, values: Iterable[str]) -> set[str]:
         """Return the names of the places that hold one of the values."""
@@ -76,7 +77,7 @@ def _quoted_in(text: str) -> str:
 
 def _holds(value: str, text: str, quoted: str) -> bool:
     if not value.isalpha():
-        return value in text if len(value) >= _PLAIN else _word(value, quoted)
+        return (value in text or value in quoted) if len(value) >= _PLAIN else _word(value, quoted)
     return _word(value, quoted)
 
 
