@@ -83,7 +83,16 @@ def _refused(lost: Lost, codes: set[str], *, to: str | None = None) -> None:
 
 # -- WAL ----------------------------------------------------------------------------------------------------------------------------
 
-WAL = {"wal-invalid", "wal-gap", "wal-hole", "restore-refused", "backup-seal-broken", "backup-tampered", "restore-target-invalid", "backup-none"}
+WAL = {
+    "wal-invalid",
+    "wal-gap",
+    "wal-hole",
+    "restore-refused",
+    "backup-seal-broken",
+    "backup-tampered",
+    "restore-target-invalid",
+    "backup-none",
+}
 
 
 def test_damaged_wal(lost: Lost) -> None:
@@ -92,7 +101,9 @@ def test_damaged_wal(lost: Lost) -> None:
     newest = lost.obhut("backup", "list", "clinic")[-1]
     # The first segment that recovery of the newest backup has to read.
     number = int(newest["begin_lsn"].split("/")[0], 16) << 32 | int(newest["begin_lsn"].split("/")[1], 16)
-    first = next(path for path in segments if int(path.name[8:16], 16) << 32 | int(path.name[16:], 16) * (16 << 20) >= number - number % (16 << 20))
+    first = next(
+        path for path in segments if int(path.name[8:16], 16) << 32 | int(path.name[16:], 16) * (16 << 20) >= number - number % (16 << 20)
+    )
     other = next(path for path in segments if path != first)
 
     def damage(name: str) -> None:
@@ -112,20 +123,41 @@ def test_damaged_wal(lost: Lost) -> None:
             _refused(lost, WAL, to="latest")
 
     sweep(
-        ["missing", "cut", "empty", "flipped in the middle", "flipped at the beginning", "flipped at the end", "another segment under its name"], case
+        [
+            "missing",
+            "cut",
+            "empty",
+            "flipped in the middle",
+            "flipped at the beginning",
+            "flipped at the end",
+            "another segment under its name",
+        ],
+        case,
     )
 
 
 # -- base backups -------------------------------------------------------------------------------------------------------------------
 
-BASE = {"backup-seal-broken", "backup-tampered", "backup-manifest-invalid", "backup-chain-broken", "backup-none", "restore-refused", "backup-key-gone"}
+BASE = {
+    "backup-seal-broken",
+    "backup-tampered",
+    "backup-manifest-invalid",
+    "backup-chain-broken",
+    "backup-none",
+    "restore-refused",
+    "backup-key-gone",
+}
 
 
 def test_damaged_base_backup(lost: Lost) -> None:
     """A byte of a sealed file, a file, a manifest, a link of the chain: each damage is refused before any row is read."""
     full, incremental = _sealed(lost)
     table = _largest(full / "files")
-    manifests = [path for path in (*full.rglob("*manifest*"), *(lost.installation.archive / "base").rglob("backup_manifest")) if full.name in str(path)]
+    manifests = [
+        path
+        for path in (*full.rglob("*manifest*"), *(lost.installation.archive / "base").rglob("backup_manifest"))
+        if full.name in str(path)
+    ]
     assert manifests
     cases: dict[str, tuple[list[Path], Callable[[], None]]] = {
         "a flipped byte in the full": ([table], lambda: _flip(table)),

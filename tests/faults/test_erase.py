@@ -51,7 +51,9 @@ def _leaves_nobody_else_touched(before: oracle.Rows, after: oracle.Rows, gone: s
         fields = line.split("\t")
         if int(fields[0]) not in gone:
             changed = rows.pop(fields[0])
-            assert [index for index, (old, now) in enumerate(zip(fields, changed, strict=True)) if old != now] == [11], "only referred_by may go"
+            assert [index for index, (old, now) in enumerate(zip(fields, changed, strict=True)) if old != now] == [11], (
+                "only referred_by may go"
+            )
             assert int(fields[11]) in gone and changed[11] == "\\N"
     assert not rows, "rows appeared"
     assert not {int(line.split("\t")[0]) for line in after["public.patient"]} & gone

@@ -92,7 +92,6 @@ def test_killed_at_one_instant_after_the_other(lost: Lost) -> None:
 
 def test_killed_once_and_resumed(lost: Lost) -> None:
     """A kill in the middle of each long step and one uninterrupted resume: proved, every row right, steps that were done are not repeated."""
-
     lost.obhut("canary", "plant", "clinic")
 
     def case(name: str) -> None:
@@ -153,7 +152,9 @@ def _postmaster(directory: Path) -> int | None:
 def _kill_during(lost: Lost, find: Callable[[int, Path | None], int | None]) -> tuple[str | None, int]:
     """Run a restore, SIGKILL the process that ``find`` gives as soon as it gives one, and return the run and the status of the command."""
     known = {path.name for path in (lost.installation.state / "restores").iterdir()}
-    process = lost.obhut.begin("restore", "run", "clinic", "--to", lost.point, env={"OBHUT_TRACE_FAULTPOINTS": str(lost.installation.folder / "trace")})
+    process = lost.obhut.begin(
+        "restore", "run", "clinic", "--to", lost.point, env={"OBHUT_TRACE_FAULTPOINTS": str(lost.installation.folder / "trace")}
+    )
     deadline = time.monotonic() + 120
     hit = False
     while process.poll() is None and time.monotonic() < deadline:
@@ -191,7 +192,15 @@ def test_its_servers_die(lost: Lost) -> None:
         _open_and_check(lost, run)
         _stop_target(lost, run)
 
-    sweep(["quarantine@restore.recover.before", "quarantine@restore.schema.before", "target@restore.schema.before", "target@restore.connect.before"], case)
+    sweep(
+        [
+            "quarantine@restore.recover.before",
+            "quarantine@restore.schema.before",
+            "target@restore.schema.before",
+            "target@restore.connect.before",
+        ],
+        case,
+    )
     assert len(failed) >= 2, "the kills came too late to test anything"
 
 

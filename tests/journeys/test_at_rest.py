@@ -33,7 +33,9 @@ def _everything_else(installation: Installation) -> list[Path]:
     """Return what Obhut has written, but for its own running server and the segment that is being streamed at this moment."""
     writing = installation.archive / "streaming"
     skipped = (installation.state / "control", writing)
-    files = [path for root in (installation.state, installation.folder / "mirror", installation.folder / "keys") for path in root.rglob("*")]
+    files = [
+        path for root in (installation.state, installation.folder / "mirror", installation.folder / "keys") for path in root.rglob("*")
+    ]
     return [path for path in files if path.is_file() and not any(path.is_relative_to(place) for place in skipped)]
 
 

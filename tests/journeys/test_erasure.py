@@ -161,10 +161,14 @@ def test_production_without_the_erased(story: Story) -> None:
     before, after = story.points["name"].rows, story.points["latest"].rows
     with story.installation.session() as session:
         assert session.value("SELECT count(*) FROM public.customer WHERE customer_id = ANY(%s)", (ERASED,)) == 0
-        people = session.rows("SELECT first_name, last_name, email FROM public.customer WHERE customer_id = ANY(%s) ORDER BY customer_id", (ANONYMISED,))
+        people = session.rows(
+            "SELECT first_name, last_name, email FROM public.customer WHERE customer_id = ANY(%s) ORDER BY customer_id", (ANONYMISED,)
+        )
     assert people == [("Anonymous", f"Customer {number}", None) for number in ANONYMISED]
     for name in before:
-        if name not in {"public.customer", "public.address", "public.rental", "public.status_word"} and not name.startswith("public.payment"):
+        if name not in {"public.customer", "public.address", "public.rental", "public.status_word"} and not name.startswith(
+            "public.payment"
+        ):
             assert before[name] == after[name], name
     text = "\n".join(line for lines in after.values() for line in lines)
     assert scanner.in_text(text, story.emails) == []
@@ -197,11 +201,15 @@ def test_one_persons_rows_into_a_side_schema(story: Story) -> None:
     assert found["back_person.customer"] == [line.rpartition("\t")[0] for line in point.rows["public.customer"] if line.startswith("2\t")]
     rentals = [line for line in point.rows["public.rental"] if line.split("\t")[2] == "2"]
     assert rentals and found["back_person.rental"] == rentals
-    payments = sorted(line for name, rows in point.rows.items() if name.startswith("public.payment") for line in rows if line.split("\t")[1] == "2")
+    payments = sorted(
+        line for name, rows in point.rows.items() if name.startswith("public.payment") for line in rows if line.split("\t")[1] == "2"
+    )
     assert sorted(line for name, rows in found.items() if "payment" in name for line in rows) == payments
     story.installation.sql("DROP SCHEMA back_person CASCADE")
     for number in (ERASED[0], story.canary):
-        story.obhut.refused("restore", "run", "pagila", "--to", point.to, "--subject", f"customer:{number}", "--schema", "back_gone", status=3)
+        story.obhut.refused(
+            "restore", "run", "pagila", "--to", point.to, "--subject", f"customer:{number}", "--schema", "back_gone", status=3
+        )
     assert story.installation.value("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'back%%'") == 0
 
 
@@ -227,7 +235,9 @@ def test_restore_matrix(story: Story, form: str) -> None:
     said = Path(restored["certificate"]).read_text(encoding="utf-8") + Path(restored["page"]).read_text(encoding="utf-8")
     assert scanner.in_text(said, [*story.emails, story.token]) == []
     data = Path(restored["certificate"]).parents[1] / "restores" / restored["run"] / "target"
-    assert scanner.hits(data, [story.token, *([] if form != "name" else story.emails)]) == [], "bytes of erased people in the target's files"
+    assert scanner.hits(data, [story.token, *([] if form != "name" else story.emails)]) == [], (
+        "bytes of erased people in the target's files"
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,7 +314,9 @@ def test_life_goes_on_and_a_second_restore_hits_nobody_innocent(story: Story) ->
     assert opened["epoch"] > restored["epoch"]
     assert oracle.differences(oracle.without(before, gone), _rows_in(opened["url"])) == {}
     with Session.connect(opened["url"]) as session:
-        people = session.rows("SELECT customer_id, email FROM public.customer WHERE customer_id = ANY(%s) ORDER BY 1", ([reused, again, 30, *ERASED],))
+        people = session.rows(
+            "SELECT customer_id, email FROM public.customer WHERE customer_id = ANY(%s) ORDER BY 1", ([reused, again, 30, *ERASED],)
+        )
     assert people == sorted([(reused, "innocent@example.org"), (again, same_email)])
     # The newcomer under the old number is erased in turn, and only he: the other one with the same e-mail stays.
     assert story.obhut("erasures", "verify")["size"] > 0

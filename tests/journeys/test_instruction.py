@@ -84,7 +84,17 @@ def test_a_single_instruction_is_used_up(clinic: Installation) -> None:
     for instruction in clinic.obhut("instructions", "list", "--controller", clinic.controllers[SOUTH]):
         clinic.obhut("instructions", "revoke", instruction["id"])
     clinic.obhut(
-        "instructions", "give", clinic.controllers[SOUTH], "--action", "erase", "--given-by", "acc-1", "--document", DOCUMENT, "--kind", "single"
+        "instructions",
+        "give",
+        clinic.controllers[SOUTH],
+        "--action",
+        "erase",
+        "--given-by",
+        "acc-1",
+        "--document",
+        DOCUMENT,
+        "--kind",
+        "single",
     )
     clinic.erase("patient", 8)
     clinic.obhut.refused("erase", "clinic", "patient", "10", code="not-instructed", status=4)

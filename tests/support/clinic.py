@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from obhut.postgres.connections import Session
 from support.installation import Installation, installed
 from support.oracle import Rows, lines
-
-from obhut.postgres.connections import Session
 
 CLINICS = {"1": "Clinic North", "2": "Clinic South"}
 PEOPLE = 60  # patients 1 … 60; even numbers belong to clinic 2

@@ -80,7 +80,15 @@ class Commands:
         # Output goes to files: a server that the command leaves running may inherit a pipe, and reading to its end would wait for it.
         with (self.config.parent / "stdout").open("w+") as out, (self.config.parent / "stderr").open("w+") as err:
             done = subprocess.run(
-                self.line(arguments), env=self.environment(env), cwd="/", stdout=out, stderr=err, text=True, input=stdin, timeout=patience, check=False
+                self.line(arguments),
+                env=self.environment(env),
+                cwd="/",
+                stdout=out,
+                stderr=err,
+                text=True,
+                input=stdin,
+                timeout=patience,
+                check=False,
             )
             out.seek(0)
             err.seek(0)
@@ -115,7 +123,12 @@ class Commands:
     def begin(self, *arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a command and return its process; the caller waits for it."""
         return subprocess.Popen(
-            self.line(arguments), env=self.environment(env), cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            self.line(arguments),
+            env=self.environment(env),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
 

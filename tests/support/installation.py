@@ -16,11 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from support.commands import Commands, Result
-
 from obhut.foundation.settings import load
 from obhut.postgres.clusters import Binaries, Cluster, binaries, server_user
 from obhut.postgres.connections import Session
+from support.commands import Commands, Result
 
 DEBIAN_15 = Path(os.environ.get("OBHUT_POSTGRES_15", "/usr/lib/postgresql/15/bin"))
 DOCUMENT = hashlib.sha256(b"a document").hexdigest()
@@ -111,7 +110,11 @@ class Installation:
     def psql(self, file: Path) -> None:
         """Run a script as a vendor loads a dump."""
         done = subprocess.run(
-            [programs(self.major).path("psql"), "-q", "-X", "-d", self.url, "-f", file], capture_output=True, text=True, check=False, timeout=300
+            [programs(self.major).path("psql"), "-q", "-X", "-d", self.url, "-f", file],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         # A newer dump names a setting that an older server does not know; nothing else may go wrong.
         errors = [line for line in done.stderr.splitlines() if "ERROR" in line and "transaction_timeout" not in line]
@@ -149,7 +152,10 @@ class Installation:
             target = session.value("SELECT pg_current_wal_flush_lsn()")
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
-                if session.value("SELECT coalesce(bool_and(flush_lsn >= %s::pg_lsn OR sent_lsn >= %s::pg_lsn), false) FROM pg_stat_replication", (target, target)):
+                if session.value(
+                    "SELECT coalesce(bool_and(flush_lsn >= %s::pg_lsn OR sent_lsn >= %s::pg_lsn), false) FROM pg_stat_replication",
+                    (target, target),
+                ):
                     time.sleep(0.3)
                     return
                 time.sleep(0.05)
@@ -181,7 +187,19 @@ class Installation:
     def instruct(self, key: str, actions: Iterable[str], *more: object) -> str:
         """Record a standing instruction of a controller."""
         named = [word for action in actions for word in ("--action", action)]
-        made = self.obhut("instructions", "give", self.controllers[key], *named, "--given-by", "acc-1", "--document", DOCUMENT, "--kind", "standing", *more)
+        made = self.obhut(
+            "instructions",
+            "give",
+            self.controllers[key],
+            *named,
+            "--given-by",
+            "acc-1",
+            "--document",
+            DOCUMENT,
+            "--kind",
+            "standing",
+            *more,
+        )
         return str(made["id"])
 
     def erase(self, kind: str, *keys: object, anonymise: bool = False) -> Any:
@@ -222,7 +240,9 @@ def remove_clusters(folder: Path, binaries_: Binaries, first: Cluster | None = N
 
 
 @contextmanager
-def installed(name: str, *, map_text: str, major: int = 18, server: Mapping[str, Any] | None = None, prefix: str = "obhut-j") -> Iterator[Installation]:
+def installed(
+    name: str, *, map_text: str, major: int = 18, server: Mapping[str, Any] | None = None, prefix: str = "obhut-j"
+) -> Iterator[Installation]:
     """Give an installation with an empty database and a data map; everything is gone at the end.
 
     Args:

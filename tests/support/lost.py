@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from obhut.postgres.connections import Session
 from support import clinic, oracle
 from support.installation import Installation
-
-from obhut.postgres.connections import Session
 
 ERASED = (5, 8, 17)  # 5 and 17 live alone; 8 is of the other clinic
 ANONYMISED = (7, 23)  # 7 shares an address with 6; 23 lives alone

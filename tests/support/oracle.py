@@ -26,7 +26,9 @@ def rows(session: Session, *, schema: str | None = None) -> Rows:
     session.set("enable_indexonlyscan", "off")
     session.set("enable_bitmapscan", "off")
     return {
-        name: lines(session, f"SELECT * FROM {name}") for name, _ in session.rows(_RELATIONS) if schema is None or name.startswith(f"{schema}.")
+        name: lines(session, f"SELECT * FROM {name}")
+        for name, _ in session.rows(_RELATIONS)
+        if schema is None or name.startswith(f"{schema}.")
     }
 
 
@@ -76,6 +78,8 @@ def sequences(session: Session) -> dict[str, int]:
     """Return the next value that each sequence would hand out."""
     names = [name for (name,) in session.rows("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'S' AND oid >= 16384 ORDER BY 1")]
     return {
-        name: session.value(f"SELECT last_value + CASE WHEN is_called THEN (SELECT seqincrement FROM pg_sequence WHERE seqrelid = '{name}'::regclass) ELSE 0 END FROM {name}")
+        name: session.value(
+            f"SELECT last_value + CASE WHEN is_called THEN (SELECT seqincrement FROM pg_sequence WHERE seqrelid = '{name}'::regclass) ELSE 0 END FROM {name}"
+        )
         for name in names
     }

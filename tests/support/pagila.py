@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from obhut.postgres.connections import Session
 from support import samples
 from support.installation import Installation, installed
-
-from obhut.postgres.connections import Session
 
 STORES = {"1": "Store one", "2": "Store two"}
 MAP = Path(__file__).parents[1] / "data" / "pagila.datamap.yaml"
@@ -44,10 +43,18 @@ def load(installation: Installation) -> None:
     installation.sql("CREATE TABLE public.status_word (word text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())")
     installation.sql("REFRESH MATERIALIZED VIEW public.nicer_but_slower_film_list")
     # In the sample nobody shares an address: 11 with 12; 13 with a member of staff; 14 with 15; 21 with 22.
-    installation.sql("UPDATE public.customer SET address_id = (SELECT address_id FROM public.customer WHERE customer_id = 11) WHERE customer_id = 12")
-    installation.sql("UPDATE public.customer SET address_id = (SELECT address_id FROM public.staff WHERE staff_id = 1) WHERE customer_id = 13")
-    installation.sql("UPDATE public.customer SET address_id = (SELECT address_id FROM public.customer WHERE customer_id = 14) WHERE customer_id = 15")
-    installation.sql("UPDATE public.customer SET address_id = (SELECT address_id FROM public.customer WHERE customer_id = 21) WHERE customer_id = 22")
+    installation.sql(
+        "UPDATE public.customer SET address_id = (SELECT address_id FROM public.customer WHERE customer_id = 11) WHERE customer_id = 12"
+    )
+    installation.sql(
+        "UPDATE public.customer SET address_id = (SELECT address_id FROM public.staff WHERE staff_id = 1) WHERE customer_id = 13"
+    )
+    installation.sql(
+        "UPDATE public.customer SET address_id = (SELECT address_id FROM public.customer WHERE customer_id = 14) WHERE customer_id = 15"
+    )
+    installation.sql(
+        "UPDATE public.customer SET address_id = (SELECT address_id FROM public.customer WHERE customer_id = 21) WHERE customer_id = 22"
+    )
 
 
 @contextmanager
@@ -78,7 +85,9 @@ def gone_with(session: Session, customers: list[int]) -> dict[str, list[str]]:
         "public.rental": lines(session, f"SELECT * FROM public.rental WHERE customer_id IN ({keys})"),
         "public.address": lines(session, f"SELECT * FROM public.address WHERE {orphaned}"),
     }
-    leaves = [name for (name,) in session.rows("SELECT relid::regclass::text FROM pg_partition_tree('public.payment') WHERE isleaf ORDER BY 1")]
+    leaves = [
+        name for (name,) in session.rows("SELECT relid::regclass::text FROM pg_partition_tree('public.payment') WHERE isleaf ORDER BY 1")
+    ]
     gone.update({leaf: lines(session, f"SELECT * FROM {leaf} WHERE {payments}") for leaf in leaves})
     return {name: rows for name, rows in gone.items() if rows}
 
@@ -94,9 +103,7 @@ def anonymised(session: Session, customers: list[int]) -> dict[str, tuple[list[s
         f"FROM public.address WHERE address_id IN (SELECT address_id {people})"
         f" AND address_id NOT IN (SELECT address_id FROM public.customer WHERE customer_id NOT IN ({keys}))"
     )
-    changed_people = (
-        "SELECT customer_id, store_id, 'Anonymous', 'Customer ' || customer_id, NULL::text, address_id, activebool, create_date, last_update, active "
-    )
+    changed_people = "SELECT customer_id, store_id, 'Anonymous', 'Customer ' || customer_id, NULL::text, address_id, activebool, create_date, last_update, active "
     changed_homes = "SELECT address_id, 'erased', NULL::text, 'erased', city_id, NULL::text, '0', last_update "
     return {
         "public.customer": (lines(session, f"SELECT * {people}"), lines(session, changed_people + people)),

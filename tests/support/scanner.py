@@ -16,7 +16,14 @@ def variants(value: str) -> set[bytes]:
     found: set[bytes] = set()
     for form in forms:
         raw = form.encode()
-        found |= {raw, raw.hex().encode(), raw.hex().upper().encode(), form.encode("utf-16-le"), json.dumps(form)[1:-1].encode(), repr(form)[1:-1].encode()}
+        found |= {
+            raw,
+            raw.hex().encode(),
+            raw.hex().upper().encode(),
+            form.encode("utf-16-le"),
+            json.dumps(form)[1:-1].encode(),
+            repr(form)[1:-1].encode(),
+        }
         # Inside a longer base64 text the string stands at one of three offsets; its first and last characters mix with the neighbours.
         found |= {base64.b64encode(b"\0" * shift + raw)[4 if shift else 0 : -4] for shift in range(3)}
     return {form for form in found if len(form) >= 6}
