@@ -120,7 +120,7 @@ class _Search:
         self._calendar = Calendar(keep_periods(graph), now)
         self._sets: dict[tuple[Cohort, str], dict[int, RowAddresses]] = defaultdict(lambda: defaultdict(RowAddresses))
         self._missing: dict[tuple[Cohort, str], list[tuple[str, ...]]] = defaultdict(list)
-        self._conflicts: list[int] = []
+        self._conflicts: list[tuple[int, str, str]] = []  # number, id and the fingerprint of the row
         self._found = Found()
 
     def add(self, tombstones: Sequence[Tombstone]) -> None:
@@ -146,7 +146,8 @@ class _Search:
             elif verdict is Verdict.LATER:
                 self._found.later += 1
             else:
-                self._conflicts.append(tombstone.seq)
+                found = fingerprint(self._mac_key, self._graph.database, subject.kind, incarnation)
+                self._conflicts.append((tombstone.seq, tombstone.id, found))
         self._found.missing += seen.count(0)
         if self._keyed_links(subject):
             self._remember(subject, [tombstone for tombstone, here in zip(tombstones, seen, strict=True) if not here])
@@ -182,10 +183,12 @@ class _Search:
 
     def finish(self) -> Found:
         if self._conflicts:
-            numbers = ", ".join(str(number) for number in sorted(self._conflicts)[:5])
+            _, identifier, found = min(self._conflicts)
             raise IncarnationConflictError(
-                f"{len(self._conflicts)} rows bear the key of a tombstone but differ in their incarnation columns (tombstone {numbers})",
-                'Is it the same person? Decide with "obhut erasures resolve", then run the command again.',
+                f"{len(self._conflicts)} rows bear the key of a tombstone but differ in their incarnation columns,"
+                f" first that of tombstone {identifier}",
+                f'Is it the same person? Decide with "obhut erasures resolve {identifier} same_person|other_person --fingerprint {found}'
+                ' --instruction …", then run the command again.',
             )
         for group in dict.fromkeys([*self._sets, *self._missing]):
             cohort, kind = group
