@@ -67,8 +67,8 @@ BEFORE_THE_PROOF: dict[str, tuple[str, str, str]] = {
         f"ALTER TABLE price ADD CONSTRAINT leak CHECK (code <> '{EMAIL}')", "ALTER TABLE price DROP CONSTRAINT leak", "schema-text",
     ),
     "planner statistics that were carried over": (
-        "SELECT pg_restore_attribute_stats('schemaname', 'public', 'relname', 'patient', 'attname', 'email', 'inherited', false,"
-        f" 'null_frac', 0::real, 'avg_width', 20, 'n_distinct', -1::real, 'histogram_bounds', '{{a@mail.invalid,{EMAIL}}}'::text)",
+        ("SELECT pg_restore_attribute_stats('schemaname', 'public', 'relname', 'patient', 'attname', 'email', 'inherited', false,"
+        f" 'null_frac', 0::real, 'avg_width', 20, 'n_distinct', -1::real, 'histogram_bounds', '{{a@mail.invalid,{EMAIL}}}'::text)"),
         "ANALYZE patient",
         "planner-statistics",
     ),

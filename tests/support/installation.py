@@ -52,6 +52,7 @@ class Installation:
         self.major = major
         self.obhut = Commands(folder / "obhut.toml")
         self.controllers: dict[str, str] = {}
+        self.system = 0  # identifier of the vendor's first server, also after that is lost
 
     # -- places ---------------------------------------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class Installation:
     @property
     def archive(self) -> Path:
         """The engine's directory of the server that is being backed up; each server has its own."""
-        return self.repository / str(self.cluster.system_identifier()) / "home" / self.name
+        return self.repository / str(self.system) / "home" / self.name
 
     def session(self) -> Session:
         """Return a new session of the vendor's own."""
@@ -264,6 +265,7 @@ def installed(
         cluster.init(durable=False)
         cluster.configure({**SERVER, **({"summarize_wal": True} if major >= 17 else {}), **(server or {})})
         cluster.start()
+        installation.system = cluster.system_identifier()
         with Session.connect(cluster.url()) as session:
             session.execute(f"CREATE DATABASE {name}")
         settings_file.write_text(_settings(name, cluster.url(name)), encoding="utf-8")
