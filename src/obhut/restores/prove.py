@@ -163,7 +163,9 @@ def prove_files(evidence: Evidence, proof: Proof, identifiers: Sequence[str], pr
         )
         wanted = [form for value in [*tokens, *list(identifiers)[: scan.BYTE_SEARCHED]] for form in scan.variants(value)]
         found = scan.files_with(cluster.directory, wanted, evidence.scratch)
-        hits = {token: scan.files_with(cluster.directory, list(scan.variants(token)), evidence.scratch) for token in tokens} if found else {}
+        hits = (
+            {token: scan.files_with(cluster.directory, list(scan.variants(token)), evidence.scratch) for token in tokens} if found else {}
+        )
         controls = {
             token: bool(scan.files_with(before, list(scan.variants(token)), evidence.scratch)) for token in tokens if before is not None
         }
@@ -180,7 +182,9 @@ def prove_files(evidence: Evidence, proof: Proof, identifiers: Sequence[str], pr
         for finding, canary in zip(proof.canaries, evidence.canaries, strict=True)
     )
     numbers = {"patterns": len(wanted), "files": len(found)}
-    searched = Statement("bytes", Result.FAILED if found else Result.PASSED if wanted else Result.UNCHECKED, numbers, tuple(sorted(found))[:20])
+    searched = Statement(
+        "bytes", Result.FAILED if found else Result.PASSED if wanted else Result.UNCHECKED, numbers, tuple(sorted(found))[:20]
+    )
     pages = Statement("page-checksums", _pages(ended.returncode, ended.stdout))
     return Proof(proof.seed, (*proof.statements, searched, pages, _control(canaries)), proof.tables, proof.absences, canaries)
 
