@@ -110,13 +110,21 @@ class Barman:
     def receiver(self) -> processes.Child:
         """Start ``barman receive-wal``; a receiver that outlived an earlier process is ended first."""
         processes.sweep(self.layout.run, only="receiver")
-        with self._log("receiver").open("ab") as log:
-            return processes.start(
-                self._command(["receive-wal", self.layout.database]),
-                env=self._environment(None),
-                record=self.layout.run / "receiver",
-                output=log,
-            )
+        path = self._log("receiver")
+        if path.exists():
+            path.rename(path.with_suffix(".old"))  # what it says is about this receiver, see lost_wal
+        with path.open("wb") as log:
+            command = self._command(["receive-wal", self.layout.database], quiet=False)  # pg_receivewal's words are wanted
+            return processes.start(command, env=self._environment(None), record=self.layout.run / "receiver", output=log)
+
+    def lost_wal(self) -> bool:
+        """Whether the last receiver said that the server has removed what it asked for."""
+        path = self._log("receiver")
+        return path.exists() and b"has already been removed" in path.read_bytes()
+
+    def reset_receiver(self) -> None:
+        """Begin where the server is now."""
+        self._run("slot", ["receive-wal", "--reset", self.layout.database], timeout=_LONGEST_STEP)
 
     def archive(self, now: datetime) -> None:
         """Move finished segments into the archive through the sealing filter."""
@@ -196,8 +204,9 @@ class Barman:
             how = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
             raise EngineError(f"barman {arguments[0]} {how}", self._hint(name))
 
-    def _command(self, arguments: list[str]) -> list[str]:
-        return [sys.executable, "-P", "-W", "ignore", "-c", _MAIN, "-q", "-c", str(self.layout.config), *arguments]
+    def _command(self, arguments: list[str], *, quiet: bool = True) -> list[str]:
+        options = ["-q"] if quiet else []
+        return [sys.executable, "-P", "-W", "ignore", "-c", _MAIN, *options, "-c", str(self.layout.config), *arguments]
 
     def _environment(self, lent: str | None) -> Mapping[str, str]:
         own = environment()

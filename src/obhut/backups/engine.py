@@ -57,6 +57,14 @@ class Engine(Protocol):
         """Start the program that streams WAL; it runs until it is ended."""
         ...
 
+    def lost_wal(self) -> bool:
+        """Whether the last receiver ended because the server no longer has the WAL it asked for."""
+        ...
+
+    def reset_receiver(self) -> None:
+        """Let the next receiver begin where the server is now: leaves a gap, after :meth:`lost_wal` only."""
+        ...
+
     def archive(self, now: datetime) -> None:
         """Move finished segments into the archive, sealed with the keys for the times of their last write."""
         ...

@@ -25,6 +25,7 @@ from obhut.backups.engine import Engine
 from obhut.backups.errors import BackupBusyError, EngineError, NoBackupError
 from obhut.backups.findings import Finding, critical
 from obhut.backups.plan import Copy, ItemKind
+from obhut.backups.processes import Child
 from obhut.backups.source import ServerFacts
 from obhut.backups.workshop import Workshop, open_workshop
 from obhut.controllers import gate
@@ -44,6 +45,7 @@ from obhut.journal.states import RunKind, RunState
 RECEIVER: Final = "receiver"
 _WAL_PATIENCE: Final = 60.0  # seconds for the WAL of a base backup to arrive
 _RECEIVER_PATIENCE: Final = 20.0
+_STREAMING: Final = 0.3  # seconds that a receiver must have been connected to count as streaming
 _CLOCK_SKEW: Final = 3_600.0  # seconds between this machine and the server, above which nothing is expired
 
 
@@ -88,7 +90,6 @@ def start(settings: Settings, database: str, actor: Actor, clock: Clock, progres
     _permit(workshop, actor, clock)
     _, archive, engine = workshop.present()
     engine.prepare()
-    engine.ensure_slot()
     ensure_receiver(workshop, engine, archive)
     return run(settings, database, Wanted.AUTO, actor, clock, progress)
 
@@ -139,7 +140,6 @@ def run(settings: Settings, database: str, wanted: Wanted, actor: Actor, clock: 
                 return Taken(journal.id, None, due.reason)
             parent = _parent(archive, kind, incrementals=facts.incrementals)
             with runs.step(journal, "copy", clock) as step:
-                engine.ensure_slot()
                 ensure_receiver(workshop, engine, archive)
                 _first_wal(workshop, archive, engine, clock)
                 copy_id = engine.base_backup(parent, clock.now())
@@ -285,18 +285,44 @@ def ensure_receiver(workshop: Workshop, engine: Engine, archive: Archive) -> Non
                 f"another program reads replication slot {workshop.slot}",
                 "Does another installation of Obhut back up this server? Stop it there, or the WAL is torn between two repositories.",
             )
-        child = engine.receiver()
-        deadline = time.monotonic() + _RECEIVER_PATIENCE
-        while child.running and time.monotonic() < deadline:
-            if active():
-                child.detach()
-                return
-            time.sleep(0.05)
-    child.end()
+        for _ in range(2):  # the second time after a gap, from where the server is now
+            child = begin_receiver(workshop, engine)
+            deadline = time.monotonic() + _RECEIVER_PATIENCE
+            while child.running and time.monotonic() < deadline:
+                # Connected is not enough: a receiver that asks for WAL that is gone is sent away at once.
+                if active() and _stays(child):
+                    child.detach()
+                    return
+                time.sleep(0.05)
+            child.end()
+            if not engine.lost_wal():
+                break
     raise EngineError(
         "the WAL receiver did not start to stream",
         f"Its words are in {archive.layout.log / 'receiver.log'}. May the role replicate, and does pg_hba.conf allow it?",
     )
+
+
+def _stays(child: Child) -> bool:
+    time.sleep(_STREAMING)
+    return child.running
+
+
+def begin_receiver(workshop: Workshop, engine: Engine) -> Child:
+    """Start the WAL receiver with a slot that it can use.
+
+    A slot whose WAL the server has given up (``max_slot_wal_keep_size``) is made anew, and a receiver that was sent away begins where
+    the server is now. Both leave a gap: the check reports it, and the next run takes a full base backup.
+    """
+    with source.opened(workshop.database.url) as server:
+        state = server.slot(workshop.slot)
+        if state is not None and state.wal_status == "lost" and not state.active:
+            server.drop_slot(workshop.slot)
+    engine.prepare()
+    engine.ensure_slot()
+    if engine.lost_wal():
+        engine.reset_receiver()
+    return engine.receiver()
 
 
 def _first_wal(workshop: Workshop, archive: Archive, engine: Engine, clock: Clock) -> None:
@@ -347,7 +373,13 @@ def _parent(archive: Archive, kind: str, *, incrementals: bool) -> str | None:
 def _due(workshop: Workshop, archive: Archive, engine: Engine, facts: ServerFacts, clock: Clock) -> planning.Due:
     found = survey.items(workshop.repository, [(archive, engine)], busy=False)
     ready = [item for item in found if item.kind is ItemKind.BACKUP and item.usable]
-    return planning.due(ready, workshop.rules, clock.now(), archive=facts.system_identifier, incrementals=facts.incrementals)
+    due = planning.due(ready, workshop.rules, clock.now(), archive=facts.system_identifier, incrementals=facts.incrementals)
+    newest = next((backup for backup in reversed(archive.backups()) if backup.state is BackupState.USABLE), None)
+    if due.kind != BackupKind.FULL and newest is not None:
+        missing = archive.hole(archive.latest_timeline(newest), newest.begin_lsn, None)
+        if missing is not None:
+            return planning.Due("full", f"WAL from segment {missing.first} on is missing since the newest base backup")
+    return due
 
 
 def _unfinished(archive: Archive, engine: Engine) -> bool:

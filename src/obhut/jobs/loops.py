@@ -137,9 +137,7 @@ def _begin(settings: Settings, name: str, one: _Receiver) -> None:
     try:
         workshop = open_workshop(settings, name)
         _, archive_, engine = workshop.present()
-        engine.prepare()
-        engine.ensure_slot()
-        one.child = engine.receiver()
+        one.child = run.begin_receiver(workshop, engine)
         one.begun = time.monotonic()
         _log.info("receiver.started", database=name, system_identifier=str(archive_.system_identifier))
     except ObhutError as error:

@@ -160,6 +160,28 @@ def test_a_killed_receiver_is_started_again_without_a_gap(started) -> None:
     assert not any(finding.code == "slot-inactive" for finding in run.check(started.settings, "courses", _clock()))
 
 
+def test_wal_that_the_server_gave_up_is_a_gap_that_a_full_backup_heals(started) -> None:
+    """The slot is dropped and the WAL recycled while nobody receives: the receiver begins anew, the gap is reported, a full backup follows."""
+    first = started.repository.backups()[0]
+    started.stop()
+    with Session.connect(started.url) as session:
+        for _ in range(4):
+            session.execute("SELECT pg_logical_emit_message(true, 'test', 'x')")
+            session.execute("SELECT pg_switch_wal()")
+            session.execute("CHECKPOINT")
+    archive, engine = archive_of(started)
+    run.ensure_receiver(started.workshop, engine, archive)
+    started.archive()
+    missing = started.repository.wal_hole(1, first.begin_lsn)
+    assert missing is not None
+    assert "wal-gap" in {finding.code for finding in run.check(started.settings, "courses", _clock())}
+    taken = run.run(started.settings, "courses", run.Wanted.AUTO, _actor(), _clock())
+    assert taken.backup.kind == "full"
+    assert missing.first in taken.reason
+    assert started.repository.choose().id == taken.backup.id
+    converged(started)
+
+
 def test_a_kill_while_expiring_leaves_whole_backups(started) -> None:
     """Killed between any two removals, expiry leaves only backups that can be opened, and the next expiry finishes."""
     from datetime import timedelta
