@@ -63,6 +63,8 @@ class Story:
         """Restore to a point, open it, and return both documents in one."""
         done = self.obhut("restore", "run", "pagila", "--to", point.to)
         assert (done["state"], done["holds"]) == ("partial", True)
+        quarantine = self.installation.state / "restores" / done["run"] / "quarantine"
+        assert not self.token or scanner.hits(quarantine, [self.token]), "positive control: the bytes of the canary are in the quarantine"
         return {**done, **self.obhut("restore", "open", done["run"])}
 
 
@@ -233,6 +235,9 @@ def test_restore_matrix(story: Story, form: str) -> None:
     canaries = next(one for one in certificate["statements"] if one["name"] == "canaries")
     assert canaries["numbers"]["before"] >= 1, "positive control: the search found the canary where it was"
     assert canaries["numbers"]["after"] == 0
+    assert [(one["bytes_before"], one["bytes_after"]) for one in certificate["canaries"] if one["rows_before"]] == [(True, False)]
+    results = {one["name"]: one["result"] for one in certificate["statements"]}
+    assert results["bytes"] == "passed" and "failed" not in results.values()
     said = Path(restored["certificate"]).read_text(encoding="utf-8") + Path(restored["page"]).read_text(encoding="utf-8")
     assert scanner.in_text(said, [*story.emails, story.token]) == []
     data = Path(restored["certificate"]).parents[1] / "restores" / restored["run"] / "target"
