@@ -49,7 +49,7 @@ class _Reported:
 
 
 def _advance(bar: Bar) -> Advance:
-    return lambda by: bar.advance(by)
+    return bar.advance
 
 
 @app.command(name="plan")
@@ -61,8 +61,8 @@ def plan_(
 ) -> None:
     """Show from what a restore would start and what speaks against it; changes nothing.
 
-    What only the recovered database itself can tell (its data map, prepared transactions, extensions) is looked at by "run", before anything
-    is written.
+    What only the recovered database itself can tell (its data map, prepared transactions, extensions) is looked at by "run", before
+    anything is written.
     """
     here = opened()
     name = _name(here, database)
@@ -99,7 +99,9 @@ def run(
     database: Database = None,
     *,
     to: To,
-    target: Annotated[str, Parameter(help="Connection string of an empty database to restore into; by default a new private cluster.")] = "",
+    target: Annotated[
+        str, Parameter(help="Connection string of an empty database to restore into; by default a new private cluster.")
+    ] = "",
     quarantine: Annotated[
         str, Parameter(help="Connection string of a read-only restore made elsewhere (a managed service), used instead of backups.")
     ] = "",
@@ -164,7 +166,9 @@ def abandon(run_id: RunId) -> None:
     """Give a restore up: its quarantine and its new cluster are removed; a given target stays closed."""
     here = opened()
     use_cases.abandon(here.settings, run_id, here.clock)
-    here.output.result({"run": run_id, "state": "cancelled"}, lambda: here.output.say("Restore {run} is abandoned and removed.", run=run_id))
+    here.output.result(
+        {"run": run_id, "state": "cancelled"}, lambda: here.output.say("Restore {run} is abandoned and removed.", run=run_id)
+    )
 
 
 @app.command(name="list")
@@ -229,8 +233,12 @@ def show(run_id: RunId) -> None:
 def verify(
     certificate: Annotated[Path, Parameter(help="File of the certificate.")],
     *,
-    target: Annotated[str | None, Parameter(help="Connection string of the restored database; by default where this installation restored it.")] = None,
-    key: Annotated[Path | None, Parameter(help="File with the Ed25519 public key to trust (32 bytes or hex); by default the key store's.")] = None,
+    target: Annotated[
+        str | None, Parameter(help="Connection string of the restored database; by default where this installation restored it.")
+    ] = None,
+    key: Annotated[
+        Path | None, Parameter(help="File with the Ed25519 public key to trust (32 bytes or hex); by default the key store's.")
+    ] = None,
 ) -> None:
     """Check a certificate against its database: signature, counts, sums and absence, each counted anew by other code.
 
@@ -280,7 +288,7 @@ def _url_of(here: Context, file: Path) -> str | None:
 def _key(path: Path) -> Ed25519PublicKey:
     try:
         content = path.read_bytes()
-        raw = content if len(content) == 32 else bytes.fromhex(content.decode("ascii").strip())  # noqa: PLR2004 - bytes of an Ed25519 key
+        raw = content if len(content) == 32 else bytes.fromhex(content.decode("ascii").strip())
         return Ed25519PublicKey.from_public_bytes(raw)
     except (OSError, ValueError):
         raise UsageError("--key: no Ed25519 public key in that file", "It holds 32 bytes, or their hexadecimal digits.") from None
@@ -308,7 +316,13 @@ def _state(run_: runs.Run, kept: store.Kept | None) -> str:
 def _shown(here: Context, outcome: use_cases.Outcome) -> None:
     def render() -> None:
         here.output.pairs(
-            {"restore": outcome.run, "proved": outcome.holds, "certificate": outcome.certificate, "page": outcome.page, "target": outcome.url}
+            {
+                "restore": outcome.run,
+                "proved": outcome.holds,
+                "certificate": outcome.certificate,
+                "page": outcome.page,
+                "target": outcome.url,
+            }
         )
         for note in outcome.notes:
             here.output.say(note)

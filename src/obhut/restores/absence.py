@@ -92,11 +92,13 @@ def _lay(session: Session, subject: Subject, database: str, size: int) -> int:
     session.execute(SQL("CREATE TEMPORARY TABLE {} (seq bigint, {}) ON COMMIT DROP").format(Identifier(_LIST), columns))
     keys = SQL(", ").join(SQL("key[{}]").format(trusted(str(number))) for number in range(1, len(names) + 1))
     listed = SQL(
-        "SELECT seq, {} FROM erasure_tombstone WHERE database = {} AND subject_kind = {} AND state IN ('recorded', 'effective') AND seq <= {}"
-        " AND key IS NOT NULL"
+        "SELECT seq, {} FROM erasure_tombstone WHERE database = {} AND subject_kind = {} AND state IN ('recorded', 'effective')"
+        " AND seq <= {} AND key IS NOT NULL"
     ).format(keys, Literal(database), Literal(subject.kind), trusted(str(size)))
     source = ledger.places().session()
-    number = session.copy_in(SQL("COPY {} FROM STDIN").format(Identifier(_LIST)), _joined(source.copy_out(SQL("COPY ({}) TO STDOUT").format(listed))))
+    number = session.copy_in(
+        SQL("COPY {} FROM STDIN").format(Identifier(_LIST)), _joined(source.copy_out(SQL("COPY ({}) TO STDOUT").format(listed)))
+    )
     session.execute(SQL("ANALYZE {}").format(Identifier(_LIST)))
     return number
 

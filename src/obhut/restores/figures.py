@@ -1,9 +1,9 @@
 """Counts and checksums: source minus what was left out equals target, for every table and every stored column.
 
 The checksum of a set of rows is the sum of a 64-bit hash of each row; the order of rows does not matter, so parts of a sum can be added
-and taken away. The hash of a row is ``hashint8extended(hash_record_extended(ROW(…), seed), seed)`` with a random seed for each run. The outer
-hash is needed: a record's hash is linear in the hashes of its columns, and without it two values swapped between rows would not show.
-Columns of types whose equality is bytewise go in as they are, others as text (specification, section 4).
+and taken away. The hash of a row is ``hashint8extended(hash_record_extended(ROW(…), seed), seed)`` with a random seed for each run. The
+outer hash is needed: a record's hash is linear in the hashes of its columns, and without it two values swapped between rows would not
+show. Columns of types whose equality is bytewise go in as they are, others as text (specification, section 4).
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def sum_all(session: Session, table: Table, seed: int, *, schema: str | None = N
 
 def sum_at(session: Session, table: Table, rows: RowAddresses, seed: int, values: Mapping[str, Composable] | None = None) -> Sum:
     """Return the sum over the rows at some addresses, with expressions in place of columns."""
-    query = SQL("SELECT count(*), coalesce(sum({}), 0) FROM {} WHERE ctid = ANY(%s)").format(row_hash(_stored(table), seed, values), table.relation)
+    query = SQL("SELECT count(*), coalesce(sum({}), 0) FROM {} WHERE ctid = ANY(%s)").format(
+        row_hash(_stored(table), seed, values), table.relation
+    )
     found = Sum()
     for chunk in rows.chunks(_CHUNK):
         row = session.row(query, (chunk.parameter(),)) or (0, 0)

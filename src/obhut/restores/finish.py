@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from obhut.backups import heartbeat
 from obhut.datamap.graph import Graph
 from obhut.erasure import ledger
-from obhut.postgres.catalogue import Catalogue
 from obhut.postgres.catalogue import Sequence as SequenceFacts
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, Literal, qualified

@@ -22,8 +22,8 @@ from obhut.restores.schema import Entry, Section
 from obhut.restores.target import UNBOUND
 
 _NAMED = r'((?:"(?:[^"]|"")+"|[^\s."(]+)\.(?:"(?:[^"]|"")+"|[^\s."(;]+))'
-_ALTERED = re.compile(rf"^ALTER TABLE (?:ONLY )?{_NAMED}\s", re.M)
-_INDEXED = re.compile(rf"^CREATE (?:UNIQUE )?INDEX (?:\S+|\"(?:[^\"]|\"\")+\") ON (?:ONLY )?{_NAMED}[\s]", re.M)
+_ALTERED = re.compile(rf"^ALTER TABLE (?:ONLY )?{_NAMED}\s", re.MULTILINE)
+_INDEXED = re.compile(rf"^CREATE (?:UNIQUE )?INDEX (?:\S+|\"(?:[^\"]|\"\")+\") ON (?:ONLY )?{_NAMED}[\s]", re.MULTILINE)
 _REFERENCED = re.compile(rf"REFERENCES {_NAMED}\s*\(")
 _EARLY = {"INDEX", "CONSTRAINT"}
 _LAST = {"EVENT TRIGGER", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE"}
@@ -209,5 +209,7 @@ def _execute(target: Session, entry: Entry) -> None:
 
 def _make(target: Session, entry: Entry) -> None:
     if entry.sql:
-        target.execute(SQL("SET LOCAL search_path TO ''; SET LOCAL check_function_bodies TO off; SET LOCAL default_table_access_method TO heap;"))
+        target.execute(
+            SQL("SET LOCAL search_path TO ''; SET LOCAL check_function_bodies TO off; SET LOCAL default_table_access_method TO heap;")
+        )
         target.execute(trusted(entry.sql))

@@ -21,7 +21,7 @@ from obhut.restores import run as restoring
 from obhut.restores import store, streams
 from obhut.restores import target as targets
 from obhut.restores.errors import NotProvedError, RestoreStateError
-from obhut.restores.progress import Progress, Silent
+from obhut.restores.progress import Progress
 from obhut.restores.quarantine import database_name
 from obhut.restores.target import Target
 
@@ -57,17 +57,20 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
         raise RestoreStateError("a side schema needs no opening", "It is in its database already; see obhut restore show.")
     kept = store.find(run_id)
     if kept is None or not kept.holds:
-        raise NotProvedError(f"restore {run_id} is not proved", f'Run "obhut restore resume {run_id}"; the database stays closed until then.')
+        raise NotProvedError(
+            f"restore {run_id} is not proved", f'Run "obhut restore resume {run_id}"; the database stays closed until then.'
+        )
     if _late(journalled.database, _size(kept)):
         restoring.resume(settings, run_id, actor, clock, progress)
     run = runs.resume(run_id, clock)
     with runs.guarded(run, clock):
-        target, major = _target(settings, run_id)
+        target = _target(settings, run_id)
         with runs.step(run, "open", clock) as step, ledger.places().writing():
             proved = store.find(run_id)
             if proved is None or not proved.holds or _late(run.database, _size(proved)):
                 raise NotProvedError("somebody was erased since the proof", f'Run "obhut restore open {run_id}" again.')
             if target.cluster is not None:
+                targets.settle(target.cluster)
                 target.cluster.start(timeout=600)
             with target.session(streams.application_name(run_id)) as session:
                 session.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(streams.RECORDS)))
@@ -80,7 +83,6 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
         store.opened(run_id, clock)
         restoring.remove(settings, run, target=False)
         runs.finish(run, RunState.DONE, clock=clock)
-    del major
     return Opened(run_id, target.url, epoch.number, str(system))
 
 
@@ -89,7 +91,7 @@ def url_of(settings: Settings, run_id: str) -> str:
     run = runs.get(run_id)
     if run.parameters.get("scope") != "database":
         return str(run.parameters["target"]) or settings.database(run.database).url
-    target, _ = _target(settings, run_id)
+    target = _target(settings, run_id)
     if target.cluster is not None and target.cluster.initialised:
         target.cluster.start(timeout=600)
     return target.url
@@ -104,14 +106,14 @@ def _size(kept: store.Kept) -> int:
     return int(kept.document["certificate"]["erasure_list"]["size"])
 
 
-def _target(settings: Settings, run_id: str) -> tuple[Target, int]:
+def _target(settings: Settings, run_id: str) -> Target:
     """Return the target of a journalled restore."""
     run = runs.get(run_id)
     request = restoring.Request.of(run)
     steps = {step.name: step for step in runs.list_steps(run_id)}
     major = int(str(steps["preflight"].facts["major"]))
     if request.target:
-        return targets.on_server(request.target), major
+        return targets.on_server(request.target)
     cluster = targets.cluster_at(settings, settings.state.directory / restoring.RESTORES / run_id / "target", major)
     superuser = unquote(str(steps["target"].facts["superuser"]))
-    return targets.on_cluster(cluster, database_name(settings.database(run.database).url), superuser), major
+    return targets.on_cluster(cluster, database_name(settings.database(run.database).url), superuser)

@@ -88,17 +88,17 @@ def _facts(content: Mapping[str, Any]) -> str:
     listed = content["erasure_list"]
     pairs: list[tuple[str, str]] = [
         ("asked", _same(str(content["point"]["asked"]))),
-        ("reached", f'{_moment(content["point"]["last_commit"])} · LSN {_same(content["point"]["lsn"])}'),
+        ("reached", f"{_moment(content['point']['last_commit'])} · LSN {_same(content['point']['lsn'])}"),
         ("issued", _moment(content["issued_at"])),
         ("backups", _same(", ".join(content["source"]["backups"]) or "–")),
-        ("systems", f'{_same(content["source"]["system_identifier"] or "–")} → {_same(content["target"]["system_identifier"])}'),
+        ("systems", f"{_same(content['source']['system_identifier'] or '–')} → {_same(content['target']['system_identifier'])}"),
         ("list", _both("list_value", size=int(listed["size"]), tombstones=int(listed["tombstones"]))),
         ("others", _both("others_value", count=int(listed["other_bearers"]))),
         ("map", f'<span class="mono">{_same(content["data_map"])}</span>'),
         ("gone_by", _moment(content["backups_gone_by"])),
         ("run", f'<span class="mono">{_same(content["run"])}</span>'),
     ]
-    return f'<h2>{_both("facts_title")}</h2><dl>' + "".join(f"<dt>{_both(word)}</dt><dd>{value}</dd>" for word, value in pairs) + "</dl>"
+    return f"<h2>{_both('facts_title')}</h2><dl>" + "".join(f"<dt>{_both(word)}</dt><dd>{value}</dd>" for word, value in pairs) + "</dl>"
 
 
 def _statements(content: Mapping[str, Any]) -> str:

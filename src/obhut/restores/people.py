@@ -22,7 +22,10 @@ FEW = 20_000  # tombstones: below, looking everybody up costs less than laying l
 CHUNK = 50_000
 # Types that the control database knows for sure, and whose text means the same value everywhere.
 _EXACT = frozenset({"smallint", "integer", "bigint", "uuid", "text"})
-_COLUMNS = "t.seq, t.id, t.database, t.controller, t.subject_kind, t.key, t.fingerprint, t.action, t.map_version, t.instruction, t.epoch, t.erased_at, t.state"
+_COLUMNS = (
+    "t.seq, t.id, t.database, t.controller, t.subject_kind, t.key, t.fingerprint, t.action, t.map_version, t.instruction, t.epoch,"
+    " t.erased_at, t.state"
+)
 
 
 def relevant(session: Session, graph: Graph, size: int) -> Iterator[Sequence[Tombstone]]:

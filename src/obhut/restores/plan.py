@@ -75,7 +75,7 @@ def parse_target(given: str) -> RecoveryTarget:
     except ValueError:
         raise RestoreTargetError("the point to restore to is not understood", f"Give {_FORMS}.") from None
     if moment.tzinfo is None:
-        raise RestoreTargetError("the time to restore to has no zone", 'Append Z for UTC or an offset: 2026-03-01T09:00:00Z.')
+        raise RestoreTargetError("the time to restore to has no zone", "Append Z for UTC or an offset: 2026-03-01T09:00:00Z.")
     return RecoveryTarget(Form.TIME, time=moment.astimezone(UTC))
 
 
@@ -169,7 +169,9 @@ def judge_repository(facts: RepositoryFacts) -> Decision:
     if facts.instruction_error:
         found.append(Reason("not-instructed", facts.instruction_error, 'See "obhut instructions list".'))
     if not facts.target_empty:
-        found.append(Reason("restore-target-not-empty", "the target holds something already", "Give an empty database or another directory."))
+        found.append(
+            Reason("restore-target-not-empty", "the target holds something already", "Give an empty database or another directory.")
+        )
     return Decision(tuple(found))
 
 
@@ -178,7 +180,9 @@ def judge_database(facts: DatabaseFacts) -> Decision:
     found: list[Reason] = []
     if facts.prepared_transactions:
         fact = f"{facts.prepared_transactions} prepared transactions were open at the target"
-        found.append(Reason("prepared-transactions", fact, "They may hold anybody's rows. Restore to a point before they were prepared or after."))
+        found.append(
+            Reason("prepared-transactions", fact, "They may hold anybody's rows. Restore to a point before they were prepared or after.")
+        )
     if not facts.reads_everything:
         found.append(Reason("reader-limited", "the reading role is neither superuser nor exempt from row security", "Give it BYPASSRLS."))
     for name in facts.missing_extensions:
@@ -188,7 +192,9 @@ def judge_database(facts: DatabaseFacts) -> Decision:
     for text in facts.map_findings:
         found.append(Reason("datamap-invalid", f"the data map does not fit the schema at the target: {text}", "Use the map of that time."))
     for name in facts.unknown_tables:
-        found.append(Reason("datamap-table-unknown", f"the data map does not know table {name}", "Classify it, even if only for this restore."))
+        found.append(
+            Reason("datamap-table-unknown", f"the data map does not know table {name}", "Classify it, even if only for this restore.")
+        )
     if facts.large_objects and not facts.large_objects_mapped:
         fact = f"there are {facts.large_objects} large objects and the data map does not say which columns name them"
         found.append(Reason("large-objects-unmapped", fact, "Give the columns that hold their oids the category and links they need."))

@@ -38,7 +38,9 @@ class _Board(Generic[W]):
     failure: BaseException | None = None
 
 
-def run(tasks: Iterable[Task[W]], surroundings: Callable[[], W], leave: Callable[[W], None], *, workers: int, done: Iterable[str] = ()) -> None:
+def run(  # noqa: C901 - a scheduler and its three callbacks, which share one board
+    tasks: Iterable[Task[W]], surroundings: Callable[[], W], leave: Callable[[W], None], *, workers: int, done: Iterable[str] = ()
+) -> None:
     """Carry out all tasks.
 
     Args:

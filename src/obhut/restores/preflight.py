@@ -142,7 +142,9 @@ def inspect(source: Session, catalogue: Catalogue, prepared: int, *, target: Ses
         unlogged_tables=tuple(table.full_name for table in catalogue.tables.values() if table.persistence == "u"),
         tablespaces=tuple(str(name) for (name,) in source.rows("SELECT spcname FROM pg_tablespace WHERE oid >= 16384")),
         subscriptions=int(
-            source.value("SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()")
+            source.value(
+                "SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()"
+            )
         ),
         publications=int(source.value("SELECT count(*) FROM pg_publication")),
         event_triggers=int(source.value("SELECT count(*) FROM pg_event_trigger")),
@@ -196,7 +198,13 @@ def hidden(catalogue: Catalogue, schema: str) -> Catalogue:
     tables = {oid: table for oid, table in catalogue.tables.items() if table.schema != schema}
     names = {table.full_name: oid for oid, table in tables.items()}
     return Catalogue(
-        catalogue.server_version, tables, catalogue.foreign_keys, catalogue.sequences, catalogue.extensions, catalogue.materialised_views, names
+        catalogue.server_version,
+        tables,
+        catalogue.foreign_keys,
+        catalogue.sequences,
+        catalogue.extensions,
+        catalogue.materialised_views,
+        names,
     )
 
 
@@ -242,7 +250,9 @@ def _wal(repository: Repository, backup: Backup, target: RecoveryTarget) -> tupl
     end = target.lsn if target.form is Form.LSN else None
     wanted = Lsn(end) if end else backup.end_lsn
     if end and lsn_number(end) < lsn_number(backup.end_lsn):
-        raise RestoreTargetError(f"the target {end} lies before the end of base backup {backup.id}", "Choose a later point or an older backup.")
+        raise RestoreTargetError(
+            f"the target {end} lies before the end of base backup {backup.id}", "Choose a later point or an older backup."
+        )
     reachable = repository.wal_end(timeline, backup.begin_lsn, system_identifier=identifier)
     if lsn_number(wanted) <= lsn_number(reachable):
         return None, True

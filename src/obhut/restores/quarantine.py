@@ -44,7 +44,14 @@ _CONTROL = {
     "max_prepared_transactions": "max_prepared_xacts setting",
     "max_locks_per_transaction": "max_locks_per_xact setting",
 }
-_AT_LEAST = {"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_prepared_transactions": 0, "max_locks_per_transaction": 512}
+_AT_LEAST = {
+    "max_connections": 100,
+    "max_worker_processes": 8,
+    "max_wal_senders": 10,
+    "max_prepared_transactions": 0,
+    "max_locks_per_transaction": 512,
+}
+_STANDING = "SELECT pg_is_in_recovery(), pg_get_wal_replay_pause_state(), pg_last_wal_replay_lsn()::text"
 _STALLED = 120.0  # seconds without progress of replay after which recovery counts as stuck
 
 
@@ -227,9 +234,7 @@ def adopt(url: str) -> Quarantine:
                 "End other sessions, disable subscriptions, and set default_transaction_read_only = on for the database.",
             )
         superuser = str(session.value("SELECT rolname FROM pg_roles WHERE oid = 10"))
-        lsn = session.value(
-            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text"
-        )
+        lsn = session.value("SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text")
     return Quarantine(None, url, superuser, Lsn(str(lsn)), None)
 
 
@@ -293,7 +298,7 @@ def _configure(recovery: Recovery, target: RecoveryTarget) -> None:
         "log_parameter_max_length_on_error": 0,
         "restart_after_crash": False,
     }
-    if major >= 17:  # noqa: PLR2004 - the version that brought it
+    if major >= 17:
         wanted["event_triggers"] = False
     for name in ("time", "lsn", "name", "xid"):
         wanted[f"recovery_target_{name}"] = None
@@ -313,7 +318,9 @@ def _candidates(recovery: Recovery) -> list[str]:
     return list(dict.fromkeys(name for name in (parameter(url, "user"), "postgres", "obhut") if name))
 
 
-def _wait_until_paused(cluster: Cluster, roles: Sequence[str], deadline: float, advance: object) -> Session:
+def _wait_until_paused(  # noqa: C901 - one loop that looks at everything that can happen meanwhile
+    cluster: Cluster, roles: Sequence[str], deadline: float, advance: object
+) -> Session:
     session: Session | None = None
     last, moved = 0, time.monotonic()
     while True:
@@ -321,7 +328,7 @@ def _wait_until_paused(cluster: Cluster, roles: Sequence[str], deadline: float, 
             session = _connect(cluster, roles)
         if session is not None:
             with suppress(DatabaseError):
-                recovering, state, lsn = session.row("SELECT pg_is_in_recovery(), pg_get_wal_replay_pause_state(), pg_last_wal_replay_lsn()::text") or (
+                recovering, state, lsn = session.row(_STANDING) or (
                     False, "", "0/0",
                 )  # fmt: skip
                 if not recovering:
@@ -337,7 +344,8 @@ def _wait_until_paused(cluster: Cluster, roles: Sequence[str], deadline: float, 
                 session = None
         if not cluster.running and not _settling(moved):
             raise RecoveryError(
-                "recovery ended before the target: WAL on the way is missing or damaged", f"The last lines of {cluster.log} name the segment."
+                "recovery ended before the target: WAL on the way is missing or damaged",
+                f"The last lines of {cluster.log} name the segment.",
             )
         if time.monotonic() > deadline or time.monotonic() - moved > _STALLED:
             raise RecoveryError("recovery does not move any more", f"The last lines of {cluster.log} may say why.")
@@ -345,7 +353,7 @@ def _wait_until_paused(cluster: Cluster, roles: Sequence[str], deadline: float, 
 
 
 def _settling(since: float) -> bool:
-    return time.monotonic() - since < 2  # noqa: PLR2004 - seconds until the server has written its process id
+    return time.monotonic() - since < 2
 
 
 def _connect(cluster: Cluster, roles: Sequence[str]) -> Session | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -29,12 +28,11 @@ from obhut.erasure.execute import execute
 from obhut.erasure.subjects import Decisions, Found, find
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
-from obhut.foundation.ids import Lsn
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.runs import Run, StepHandle
 from obhut.journal.states import RunKind, RunState
-from obhut.postgres.catalogue import Catalogue, read_catalogue
+from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.clusters import Binaries, Cluster, binaries, make_directory, server_user
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, qualified
@@ -185,7 +183,7 @@ class Restore:
             graph = self._inspect(source, held)
             target = self._target(held)
             loading = self._loading(source, held, graph, target)
-            self._fill(source, held, graph, target, loading)
+            self._fill(source, held, graph, loading)
             return self._settle(source, held, graph, target, loading)
 
     def _make_directory(self) -> None:
@@ -368,7 +366,7 @@ class Restore:
             effects = resolve(source, graph, self.found.seeds)
         return Filter.of_effects(effects)
 
-    def _fill(self, source: Session, held: Quarantine, graph: Graph, target: Target, loading: load.Loading) -> None:
+    def _fill(self, source: Session, held: Quarantine, graph: Graph, loading: load.Loading) -> None:
         with runs.step(self.run, "load", self.clock) as step:
             rows = load.load(loading, self.progress)
             if step.already is None:
@@ -394,11 +392,8 @@ class Restore:
         """Carry in what was erased meanwhile, prove, certify."""
         if target.cluster is not None:
             target.cluster.start(timeout=600)
-        size = self._delta(graph, target)
-        if size != self.head:
-            rows = self._filter(source, graph, size)
-        else:
-            rows = loading.rows
+        size = self._delta(target)
+        rows = self._filter(source, graph, size) if size != self.head else loading.rows
         self.head = size
         with runs.step(self.run, self._named("prove"), self.clock) as step:
             done = store.find(self.run.id)
@@ -412,9 +407,12 @@ class Restore:
             failed = [s for s in done.document["certificate"]["statements"] if s["result"] == "failed"]
             places = ", ".join(failed[0]["places"][:3]) if failed and failed[0]["places"] else ""
             raise NotProvedError(
-                f"the proof failed: {', '.join(s['name'] for s in failed) or 'statements are missing'}" + (f" ({places})" if places else ""),
+                f"the proof failed: {', '.join(s['name'] for s in failed) or 'statements are missing'}"
+                + (f" ({places})" if places else ""),
                 f'The database stays closed. "obhut restore show {self.run.id}" lists every statement.',
             )
+        if target.cluster is not None:
+            targets.settle(target.cluster)
         runs.finish(self.run, RunState.PARTIAL, clock=self.clock)
         paths = store.paths(self.settings, self.run.id)
         return Outcome(self.run.id, RunState.PARTIAL, *paths, target.url, holds=True, notes=self.notes)
@@ -428,7 +426,7 @@ class Restore:
         steps = {step.name: step for step in runs.list_steps(self.run.id)}
         return int(str(steps["condemn"].facts["list_size"]))
 
-    def _delta(self, graph: Graph, target: Target) -> int:
+    def _delta(self, target: Target) -> int:
         """Carry out at the target what was recorded since the load's list, until the list stands still; return its size."""
         database = self.request.database
         applied = self._first_head
@@ -453,7 +451,6 @@ class Restore:
                 if table is not None:
                     # A deleted row's bytes stay in its page until the table is written anew.
                     session.execute(SQL("VACUUM (FULL, ANALYZE) {}").format(qualified(table.schema, table.name)))
-        del graph
         return size if applied != self._first_head else self._first_head
 
     def _prove(self, source: Session, held: Quarantine, graph: Graph, target: Target, rows: Filter, step: StepHandle) -> None:

@@ -22,7 +22,7 @@ from obhut.restores.schema import Entry
 SHORTEST = 4  # characters: shorter values occur by chance
 _PLAIN = 8  # characters: shorter values of letters only count as whole words only
 BYTE_SEARCHED = 500  # identifiers whose bytes are looked for in files
-_LITERALS = re.compile(r"'((?:[^']|'')*)'|\$(\w*)\$(.*?)\$\2\$|\"((?:[^\"]|\"\")+)\"", re.S)
+_LITERALS = re.compile(r"'((?:[^']|'')*)'|\$(\w*)\$(.*?)\$\2\$|\"((?:[^\"]|\"\")+)\"", re.DOTALL)
 _BLOCK = 4 << 20
 
 
@@ -32,6 +32,10 @@ def identifiers(source: Session, graph: Graph, rows: Filter, *, size: int = 20_0
     They are personal data: used in memory, never stored, never shown.
 
     Args:
+        source: a session on the quarantine.
+        graph: the data map resolved against it.
+        rows: the filter.
+        size: rows in a list at the most.
         as_stored: keep capital letters, for a search of bytes.
     """
     for subject in graph.subjects.values():
@@ -72,7 +76,9 @@ class TextIndex:
 
 def _quoted_in(text: str) -> str:
     """Return what a definition says in its constants, bodies and comments: words of the language itself are no finding."""
-    return "\n".join(part for match in _LITERALS.finditer(text) for part in (match[1], match[3], match[4]) if part).replace("''", "'").lower()
+    return (
+        "\n".join(part for match in _LITERALS.finditer(text) for part in (match[1], match[3], match[4]) if part).replace("''", "'").lower()
+    )
 
 
 def _holds(value: str, text: str, quoted: str) -> bool:
@@ -87,7 +93,9 @@ def _word(value: str, text: str) -> bool:
 
 def schema_places(entries: Iterable[Entry], roles: Sequence[str]) -> list[Place]:
     """Return the definitions of a schema and of the roles, ready to be searched."""
-    return [Place(entry.name, entry.sql) for entry in entries] + [Place(f"ROLE statement {number}", text) for number, text in enumerate(roles, 1)]
+    return [Place(entry.name, entry.sql) for entry in entries] + [
+        Place(f"ROLE statement {number}", text) for number, text in enumerate(roles, 1)
+    ]
 
 
 def statistics_places(target: Session) -> tuple[list[Place], dict[str, tuple[str, str, str]]]:

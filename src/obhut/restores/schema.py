@@ -16,7 +16,10 @@ from pathlib import Path
 from obhut.postgres.clusters import Binaries
 from obhut.restores.errors import RestoreError
 
-_HEADER = re.compile(r"^--\n-- Name: (?P<tag>.*); Type: (?P<kind>[A-Z ]+); Schema: (?P<schema>[^;]*); Owner: ?(?P<owner>[^;\n]*)(?:; Tablespace: .*)?\n--\n", re.M)
+_HEADER = re.compile(
+    r"^--\n-- Name: (?P<tag>.*); Type: (?P<kind>[A-Z ]+); Schema: (?P<schema>[^;]*); Owner: ?(?P<owner>[^;\n]*)(?:; Tablespace: .*)?\n--\n",
+    re.MULTILINE,
+)
 _ROLE = re.compile(r'^CREATE ROLE (?P<name>"(?:[^"]|"")+"|[^ ;]+);$')
 _COMMAND = re.compile(r"\\(restrict|unrestrict|connect) \S")  # for psql; not at the start of any line of SQL that pg_dump writes
 _CONTENT = re.compile(r"^\d+; \d+ \d+ (?P<rest>.+)$")

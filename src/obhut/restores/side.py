@@ -146,7 +146,9 @@ class SideRestore(Restore):
                         self._certify(source, target, held, graph, selected, rows, names)
         kept = store.find(self.run.id)
         if kept is None or not kept.holds:
-            raise NotProvedError("the rows in the side schema are not those of the backup", f"Drop schema {self.side.schema}, and restore again.")
+            raise NotProvedError(
+                "the rows in the side schema are not those of the backup", f"Drop schema {self.side.schema}, and restore again."
+            )
         remove(self.settings, self.run, target=False)
         state = runs.finish(self.run, RunState.DONE, clock=self.clock).state
         return Outcome(self.run.id, state, *store.paths(self.settings, self.run.id), url, holds=True, notes=self.notes)
@@ -161,8 +163,8 @@ class SideRestore(Restore):
             key, subject = people[0].controller_key, SubjectRef(self.side.subject_kind, self.side.subject)
         found = register.find_controller(self.side.database, key)
         granted = gate.permit(
-            self.side.action, controller_id=found.id if found else "", database=self.side.database, subject=subject, actor=self.actor, clock=self.clock,
-            run_id=self.run.id,
+            self.side.action, controller_id=found.id if found else "", database=self.side.database, subject=subject,
+            actor=self.actor, clock=self.clock, run_id=self.run.id,
         )  # fmt: skip
         runs.permitted(self.run, granted.instruction_id)
 
@@ -180,10 +182,14 @@ class SideRestore(Restore):
         else:
             table = graph.catalogue.tables[graph.controller]
             where = SQL(" AND ").join(SQL("{}::text = %s").format(Identifier(name)) for name in graph.controller_key)
-            found = source.addresses(SQL("SELECT tableoid, ctid FROM {} WHERE {}").format(table.relation, where), list(self.side.controller))
+            found = source.addresses(
+                SQL("SELECT tableoid, ctid FROM {} WHERE {}").format(table.relation, where), list(self.side.controller)
+            )
             start = {oid: RowAddresses.from_tids([address]) for oid, address in found}
         if not start:
-            raise RestoreRefusedError(f"the {self.side.scope} is not in the database at that point", "Is the key right? Choose another point.")
+            raise RestoreRefusedError(
+                f"the {self.side.scope} is not in the database at that point", "Is the key right? Choose another point."
+            )
         return select_rows(source, graph, start)
 
     def _load(
@@ -238,8 +244,8 @@ class SideRestore(Restore):
         store.keep(self.settings, self.run, certificate.build(about, proof), self.clock)
 
     def _figures(
-        self, source: Session, target: Session, catalogue: Catalogue, root: int, name: str, selected: Mapping[int, RowAddresses], rows: Filter,
-        seed: int,
+        self, source: Session, target: Session, catalogue: Catalogue, root: int, name: str, selected: Mapping[int, RowAddresses],
+        rows: Filter, seed: int,
     ) -> TableFigures:  # fmt: skip
         whole, gone, before, after = Sum(), Sum(), Sum(), Sum()
         columns = catalogue.tables[root]
@@ -307,4 +313,3 @@ def _queries(table: Table, addresses: RowAddresses, rows: Filter) -> list[Compos
 
 def _ordered(leaf: Table, root: Table) -> Table:
     return replace(leaf, columns=tuple(leaf.by_name[column.name] for column in root.columns))
-

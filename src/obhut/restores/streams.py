@@ -33,7 +33,14 @@ RECORDS = "obhut_restore"
 SMALL = 512  # blocks: below 4 MiB starting two programs costs more than it saves
 _HASHED_SINCE = 150000
 _STATE = re.compile(r"\b(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5})\b")
-_READING = {"statement_timeout": "0", "row_security": "off", "client_min_messages": "error", "DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "TimeZone": "UTC"}
+_READING = {
+    "statement_timeout": "0",
+    "row_security": "off",
+    "client_min_messages": "error",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+}
 
 
 def reading(table: Table, part: Part, rows: TableFilter, version: int, columns: tuple[str, ...]) -> Composed:
@@ -121,7 +128,9 @@ class Pipe:
         """Carry a part through two open sessions and return its number of rows."""
         with target.transaction():
             frozen = _truncate(target, into, part)
-            copied = target.copy_in(_copy_in(into, table, frozen=frozen), source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)))
+            copied = target.copy_in(
+                _copy_in(into, table, frozen=frozen), source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query))
+            )
             record(target, part.name, copied)
         return copied
 

@@ -29,6 +29,7 @@ UNBOUND = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+_BOOT = "boot"  # exists while the cluster is not durable
 _LOADING: dict[str, str | int | bool] = {
     "fsync": False,
     "full_page_writes": False,
@@ -75,7 +76,7 @@ class Target:
 def new_cluster(settings: Settings, directory: Path, major: int, superuser: str, wal_segment_mb: int, *, checksums: bool = True) -> Cluster:
     """Return a running, private, not yet durable cluster; repeating it after a kill is harmless."""
     cluster = cluster_at(settings, directory, major)
-    marker = directory / "boot"
+    marker = directory / _BOOT
     if cluster.initialised and marker.exists() and marker.read_text(encoding="ascii") != boot_id():
         cluster.remove()  # loaded without flushing, then the machine went down: nobody knows what reached the disk
     cluster.init(superuser=superuser, wal_segsize_mb=wal_segment_mb, checksums=checksums, durable=False)
@@ -173,7 +174,13 @@ def make_durable(cluster: Cluster) -> None:
     cluster.stop(timeout=600)
     cluster.binaries.run(["initdb", "--sync-only", "--pgdata", cluster.data], as_server_user=True)
     cluster.configure(dict.fromkeys(_DURABLE))
-    (cluster.directory / "boot").unlink(missing_ok=True)
+    (cluster.directory / _BOOT).unlink(missing_ok=True)
+
+
+def settle(cluster: Cluster) -> None:
+    """Make a new cluster durable unless it is already: a resumed restore may have started it again for loading."""
+    if (cluster.directory / _BOOT).exists():
+        make_durable(cluster)
 
 
 def boot_id() -> str:

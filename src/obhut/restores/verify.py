@@ -131,7 +131,9 @@ def _open(path: Path, key: Ed25519PublicKey | None, settings: Settings | None) -
 
 def _target(content: Mapping[str, Any], settings: Settings | None, url: str) -> Iterator[Finding]:
     try:
-        with Session.connect(url, application_name="obhut verify", settings={"lc_monetary": "C", "max_parallel_workers_per_gather": "2"}) as session:
+        with Session.connect(
+            url, application_name="obhut verify", settings={"lc_monetary": "C", "max_parallel_workers_per_gather": "2"}
+        ) as session:
             yield _identity(content, session)
             for table in content["tables"]:
                 yield from _table(session, table, int(content["seed"]))
@@ -152,7 +154,8 @@ def _table(session: Session, table: Mapping[str, Any], seed: int) -> Iterator[Fi
     known = {
         str(column): str(kind)
         for column, kind in session.rows(
-            "SELECT a.attname, format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+            "SELECT a.attname, format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL)"
+            " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
             " WHERE a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND a.attnum > 0 AND NOT a.attisdropped",
             (table["schema"], table["name"]),
         )
@@ -172,12 +175,16 @@ def _table(session: Session, table: Mapping[str, Any], seed: int) -> Iterator[Fi
         one = SQL("hashint8extended(hash_record_extended(ROW({}), {}), {})").format(SQL(", ").join(pieces), number, number)
     else:
         one = SQL("hashint8extended(0, {})").format(number)
-    query = SQL("SELECT count(*), coalesce(sum({}), 0)::text FROM ONLY {}").format(one, Identifier(str(table["schema"]), str(table["name"])))
+    query = SQL("SELECT count(*), coalesce(sum({}), 0)::text FROM ONLY {}").format(
+        one, Identifier(str(table["schema"]), str(table["name"]))
+    )
     rows, total = session.row(query) or (0, "0")
     yield Finding("rows", "passed" if rows == table["target"] else "failed", name, int(table["target"]), int(rows))
     yield Finding("checksum", "passed" if str(total) == str(table["checksum"]) else "failed", name)
     balance = int(table["source"]) - int(table["deleted"])
-    yield Finding("source minus deleted is the target", "passed" if balance == table["target"] else "failed", name, balance, int(table["target"]))
+    yield Finding(
+        "source minus deleted is the target", "passed" if balance == table["target"] else "failed", name, balance, int(table["target"])
+    )
 
 
 def _validated(session: Session) -> Finding:
@@ -224,7 +231,9 @@ def _present(session: Session, graph: Graph, subject: Subject, erased: Sequence[
     table = graph.catalogue.tables[subject.table]
     values = SQL(", ").join(SQL("%s::text[]") for _ in subject.key)
     names = SQL(", ").join(Identifier(f"k{number}") for number in range(len(subject.key)))
-    on = SQL(" AND ").join(SQL("p.{}::text = k.{}").format(Identifier(name), Identifier(f"k{number}")) for number, name in enumerate(subject.key))
+    on = SQL(" AND ").join(
+        SQL("p.{}::text = k.{}").format(Identifier(name), Identifier(f"k{number}")) for number, name in enumerate(subject.key)
+    )
     born = SQL("").join(SQL(", p.{}::text").format(Identifier(name)) for name in subject.incarnation)
     query = SQL("SELECT k.n{} FROM unnest({}) WITH ORDINALITY k({}, n) JOIN {} p ON {}").format(born, values, names, table.relation, on)
     arrays = [[(item.key or ())[number] for item in erased] for number in range(len(subject.key))]

@@ -163,7 +163,13 @@ def instruct(settings: Settings) -> None:
         controller = register.add_controller("courses", [key], name, actor=ACTOR, clock=CLOCK)
         terms = ContractTerms("course booking", "storage", "bookings", "term", ("user.contact.email",), ("participant",))
         register.add_contract(
-            controller.id, version="2026-1", terms=terms, document_hash=HASH, valid_from=CLOCK.now() - timedelta(days=1), actor=ACTOR, clock=CLOCK
+            controller.id,
+            version="2026-1",
+            terms=terms,
+            document_hash=HASH,
+            valid_from=CLOCK.now() - timedelta(days=1),
+            actor=ACTOR,
+            clock=CLOCK,
         )
         register.give_instruction(
             controller.id, kind=InstructionKind.STANDING, actions=list(Action), database="courses", given_by="acc-1", channel=Channel.TICKET,
@@ -186,7 +192,9 @@ def story(workplace: Path, control_server: Cluster, control_schema: str) -> Iter
     vendor = Cluster(vendor_directory, binaries(settings, 18), server_user(settings))
     try:
         vendor.init(durable=False)
-        vendor.configure({"wal_level": "replica", "max_wal_senders": 10, "summarize_wal": True, "fsync": False, "max_prepared_transactions": 5})
+        vendor.configure(
+            {"wal_level": "replica", "max_wal_senders": 10, "summarize_wal": True, "fsync": False, "max_prepared_transactions": 5}
+        )
         vendor.start()
         with Session.connect(vendor.url()) as session:
             session.execute("CREATE DATABASE courses")
@@ -211,7 +219,8 @@ def story(workplace: Path, control_server: Cluster, control_schema: str) -> Iter
             _more(story, 20)
             with Session.connect(story.url) as session:
                 story.before = {
-                    name: session.value(f"SELECT count(*) FROM {name}") for name in ("person", "booking", "event", "message", "team", "setting")
+                    name: session.value(f"SELECT count(*) FROM {name}")
+                    for name in ("person", "booking", "event", "message", "team", "setting")
                 }
                 story.moment = session.value("SELECT clock_timestamp()")
                 session.execute("SELECT pg_logical_emit_message(true, 'test', 'x')")
@@ -238,7 +247,8 @@ def story(workplace: Path, control_server: Cluster, control_schema: str) -> Iter
 def _more(story: Story, number: int) -> None:
     with Session.connect(story.url) as session:
         session.execute(
-            "INSERT INTO booking (person_id, title, price, at) SELECT 1 + g %% 300, 'später ' || g, 3, now() FROM generate_series(1, %s) g", (number,)
+            "INSERT INTO booking (person_id, title, price, at) SELECT 1 + g %% 300, 'später ' || g, 3, now() FROM generate_series(1, %s) g",
+            (number,),
         )
 
 

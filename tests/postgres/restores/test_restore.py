@@ -53,7 +53,9 @@ def test_restore_leaves_out_the_erased_and_keeps_all_others(story) -> None:
         assert session.value("SELECT count(*) FROM team WHERE 7 = ANY(members)") == 0
         assert session.value("SELECT shown FROM person WHERE id = 9") == "VORNAME9"
         assert session.value("SELECT count(*) FROM names") == 2
-        assert session.value("SELECT count(*) FROM booking WHERE title LIKE 'später%'") == 26  # 30, two of the erased person, two titles gone
+        assert (
+            session.value("SELECT count(*) FROM booking WHERE title LIKE 'später%'") == 26
+        )  # 30, two of the erased person, two titles gone
         assert session.value("SELECT value::text FROM setting") == '{"x":  1}'
         assert session.value("SELECT has_table_privilege('app user', 'person', 'SELECT')")
         assert session.value("SELECT count(*) FROM pg_trigger WHERE tgname = 'no_touch'") == 1
@@ -186,10 +188,10 @@ def test_a_row_left_behind_fails_the_proof(story, monkeypatch) -> None:
     """A row that slips through after the load makes the proof fail and keeps the database closed."""
     true_delta = run.Restore._delta
 
-    def with_a_row(self, graph, target):
+    def with_a_row(self, target):
         with target.session("tamper") as session:
             session.execute("INSERT INTO team VALUES (99, '{7}')")
-        return true_delta(self, graph, target)
+        return true_delta(self, target)
 
     monkeypatch.setattr(run.Restore, "_delta", with_a_row)
     with pytest.raises(NotProvedError) as failed:

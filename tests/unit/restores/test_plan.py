@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,13 @@ from obhut.restores.plan import (
 
 @pytest.mark.parametrize(
     ("given_text", "form"),
-    [("2026-03-01T09:00:00Z", Form.TIME), ("2026-03-01T10:00+01:00", Form.TIME), ("0/3000148", Form.LSN), ("name:before", Form.NAME), ("latest", Form.LATEST)],
+    [
+        ("2026-03-01T09:00:00Z", Form.TIME),
+        ("2026-03-01T10:00+01:00", Form.TIME),
+        ("0/3000148", Form.LSN),
+        ("name:before", Form.NAME),
+        ("latest", Form.LATEST),
+    ],
 )
 def test_each_form_of_a_target_is_understood(given_text, form):
     """Time with zone, LSN, name and latest are told apart."""
@@ -96,7 +104,9 @@ def test_the_recovered_database_can_refuse(changes, code):
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 10_000_000), st.lists(st.integers(0, 10_000_000), max_size=20, unique=True).map(sorted)), max_size=12),
+    st.lists(
+        st.tuples(st.integers(1, 10_000_000), st.lists(st.integers(0, 10_000_000), max_size=20, unique=True).map(sorted)), max_size=12
+    ),
     st.integers(1, 8),
 )
 def test_parts_cover_every_block_exactly_once(tables, workers):
@@ -111,7 +121,7 @@ def test_parts_cover_every_block_exactly_once(tables, workers):
         ranges = sorted((piece for part in mine for piece in part.ranges), key=lambda piece: piece.first)
         assert ranges[0].first == 0
         assert ranges[-1].last is None
-        assert all(low.last == high.first for low, high in zip(ranges, ranges[1:], strict=False))
+        assert all(low.last == high.first for low, high in pairwise(ranges))
         assert all(isinstance(piece, Range) and (piece.last is None or piece.last > piece.first) for piece in ranges)
 
 

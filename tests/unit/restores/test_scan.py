@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from obhut.restores import scan
-from obhut.restores.schema import Section, cut
 from obhut.restores.scan import Place, TextIndex
+from obhut.restores.schema import Section, cut
 
 
 @pytest.mark.parametrize(
