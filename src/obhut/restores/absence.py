@@ -117,7 +117,7 @@ def _ask_kind(asked: _Asked) -> Iterator[Absence]:
     for cohort, members in changed.items():
         yield from _by_eraser(asked, cohort, members)
     for link in asked.graph.links_to(asked.subject.table):
-        yield from _ask_link(asked, link, others, staying=bool(changed))
+        yield from _ask_link(asked, link, others, staying=len(same) > len(gone))
 
 
 def _ask_link(asked: _Asked, link: Link, others: set[int], *, staying: bool) -> Iterator[Absence]:

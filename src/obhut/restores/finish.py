@@ -34,6 +34,10 @@ SELECT v.nspname, v.relname FROM views v JOIN depth d ON d.oid = v.oid WHERE v.r
 GROUP BY 1, 2 ORDER BY max(d.depth), 1, 2
 """
 
+_PARTITIONED = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p' AND n.nspname !~ '^pg_'
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Counter:
@@ -102,6 +106,17 @@ def refresh_views(loading: Loading, source: Session, progress: Progress) -> int:
                     streams.record(target, mark)
             advance(1)
     return len(views)
+
+
+def refresh_again(target: Session) -> None:
+    """Fill views and statistics anew after rows went at the target itself: both keep copies of values."""
+    for schema, name in target.rows(_POPULATED):
+        target.execute(SQL("REFRESH MATERIALIZED VIEW {}").format(qualified(schema, name)))
+        target.execute(SQL("ANALYZE {}").format(qualified(schema, name)))
+    for schema, name in target.rows(_PARTITIONED):
+        target.execute(SQL("ANALYZE {}").format(qualified(schema, name)))
+    for catalogue in ("pg_statistic", "pg_statistic_ext_data"):
+        target.execute(SQL("VACUUM (FULL) {}").format(qualified("pg_catalog", catalogue)))
 
 
 def analyse(loading: Loading, progress: Progress) -> None:

@@ -47,6 +47,10 @@ from obhut.restores.schema import Entry, Section
 from obhut.restores.target import Target
 
 RESTORES = "restores"
+_PLACE = (
+    "SELECT system_identifier::text || ':' || (SELECT oid::text FROM pg_database WHERE datname = current_database()) FROM pg_control_system()"
+)
+_LATE = "late"  # recorded at the target while it may hold bytes of rows that were deleted there
 _AUTO_LEFT_OUT = {"COMMENT"}  # an entry that may go without changing what the database does
 
 
@@ -395,11 +399,17 @@ class Restore:
         size = self._delta(target)
         rows = self._filter(source, graph, size) if size != self.head else loading.rows
         self.head = size
+        with target.session(self.application) as session:
+            place = str(session.value(_PLACE))  # a target that was made anew since the proof is another one, and not proved
+            if size != self._first_head:
+                finish.set_sequences(session, self._counters(source, graph))  # above the keys of those erased meanwhile, too
         with runs.step(self.run, self._named("prove"), self.clock) as step:
             done = store.find(self.run.id)
             # A proof that failed is made anew: the cause may have been settled since.
-            if step.already is None or done is None or not done.holds or done.document["certificate"]["erasure_list"]["size"] != size:
+            again = done is None or not done.holds or done.document["certificate"]["erasure_list"]["size"] != size
+            if step.already is None or again or step.already.get("place") != place:
                 self._prove(source, held, graph, target, rows, step)
+                step.record(place=place)
         done = store.find(self.run.id)
         if done is None:
             raise RestoreStateError("the certificate of the run is missing", 'Run "obhut restore resume" again.')
@@ -432,6 +442,7 @@ class Restore:
         applied = self._first_head
         touched: set[str] = set()
         with target.session(self.application) as session:
+            killed = _LATE in streams.finished(session)  # a killed pass deleted rows, and nobody knows any more in which tables
             while True:
                 size = ledger.head().size
                 fresh = [item for chunk in ledger.open_list(database, as_of=size, after=applied) for item in chunk]
@@ -443,6 +454,8 @@ class Restore:
                 def looked_up(mine: Graph = mine, fresh: list[Tombstone] = fresh, decisions: Decisions = decisions) -> Found:
                     return find(session, mine, [fresh], ledger.fingerprint_key(), self.run.started_at, decisions)
 
+                if _LATE not in streams.finished(session):
+                    streams.record(session, _LATE)
                 done = execute(session, mine, looked_up)
                 touched |= {effect.table.full_name for effect in done.effects.tables.values() if effect.deleted or effect.changes}
                 applied = size
@@ -451,6 +464,11 @@ class Restore:
                 if table is not None:
                     # A deleted row's bytes stay in its page until the table is written anew.
                     session.execute(SQL("VACUUM (FULL, ANALYZE) {}").format(qualified(table.schema, table.name)))
+            if killed:
+                session.execute("VACUUM (FULL, ANALYZE)")
+            if touched or killed:
+                finish.refresh_again(session)
+            streams.forget(session, _LATE)
         return size if applied != self._first_head else self._first_head
 
     def _prove(self, source: Session, held: Quarantine, graph: Graph, target: Target, rows: Filter, step: StepHandle) -> None:

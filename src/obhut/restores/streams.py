@@ -105,6 +105,11 @@ def record(target: Session, name: str, rows: int | None = None) -> None:
     target.execute(SQL("INSERT INTO {}.done VALUES (%s, %s)").format(Identifier(RECORDS)), (name, rows))
 
 
+def forget(target: Session, name: str) -> None:
+    """Take back what :func:`record` noted."""
+    target.execute(SQL("DELETE FROM {}.done WHERE name = %s").format(Identifier(RECORDS)), (name,))
+
+
 @dataclass(frozen=True, slots=True)
 class Pipe:
     """Where rows come from and go to.

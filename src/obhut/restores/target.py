@@ -19,7 +19,7 @@ from obhut.postgres.clusters import Cluster, binaries, server_user
 from obhut.postgres.connections import Session, parameter, with_parameters
 from obhut.postgres.sql import SQL, Identifier, trusted
 from obhut.restores import schema
-from obhut.restores.errors import TargetNotEmptyError
+from obhut.restores.errors import RestoreStateError, TargetNotEmptyError
 from obhut.restores.schema import Entry
 
 # What database or role settings may say must not get in the way of the load.
@@ -179,7 +179,10 @@ def make_durable(cluster: Cluster) -> None:
 
 def settle(cluster: Cluster) -> None:
     """Make a new cluster durable unless it is already: a resumed restore may have started it again for loading."""
-    if (cluster.directory / _BOOT).exists():
+    marker = cluster.directory / _BOOT
+    if marker.exists():
+        if marker.read_text(encoding="ascii") != boot_id():
+            raise RestoreStateError("the machine went down before the target was flushed", 'Run "obhut restore resume": it is made anew.')
         make_durable(cluster)
 
 
