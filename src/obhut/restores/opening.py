@@ -60,14 +60,14 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
         raise NotProvedError(
             f"restore {run_id} is not proved", f'Run "obhut restore resume {run_id}"; the database stays closed until then.'
         )
-    if _late(journalled.database, _size(kept)):
+    if not restoring.was_opened(run_id) and _late(journalled.database, _size(kept)):
         restoring.resume(settings, run_id, actor, clock, progress)
     run = runs.resume(run_id, clock)
     with runs.guarded(run, clock):
         target = _target(settings, run_id)
         with runs.step(run, "open", clock) as step, ledger.places().writing():
             proved = store.find(run_id)
-            if proved is None or not proved.holds or _late(run.database, _size(proved)):
+            if proved is None or not proved.holds or (step.already is None and _late(run.database, _size(proved))):
                 raise NotProvedError("somebody was erased since the proof", f'Run "obhut restore open {run_id}" again.')
             if target.cluster is not None:
                 targets.settle(target.cluster)

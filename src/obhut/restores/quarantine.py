@@ -29,7 +29,7 @@ from obhut.postgres.errors import DatabaseError
 from obhut.restores.errors import QuarantineError, RecoveryError, RestoreTargetError
 from obhut.restores.plan import Form, RecoveryTarget, lsn_number
 from obhut.restores.progress import Progress
-from obhut.restores.target import buffers_mb
+from obhut.restores.target import boot_id, buffers_mb
 
 # "not archived" is the only thing that may end recovery quietly; the server takes 1 to 125 for it and gives up at anything above.
 _FETCH = """#!/bin/sh
@@ -114,7 +114,7 @@ class Recovery:
 def unseal(recovery: Recovery, progress: Progress) -> int:
     """Open every link of the chain, each file verified, and combine them into one data directory; return its bytes."""
     cluster = recovery.cluster
-    if (cluster.directory / "unsealed").exists():
+    if is_unsealed(recovery):
         return sum(link.size for link in recovery.chain)
     # What a killed run left is of no use: a half-written file looks like a whole one.
     cluster.remove()
@@ -138,8 +138,14 @@ def unseal(recovery: Recovery, progress: Progress) -> int:
         for directory in links:
             shutil.rmtree(directory)
     faultpoints.reach("restore.chain.combined")
-    (cluster.directory / "unsealed").write_text("", encoding="ascii")
+    (cluster.directory / "unsealed").write_text(boot_id(), encoding="ascii")
     return sum(link.size for link in recovery.chain)
+
+
+def is_unsealed(recovery: Recovery) -> bool:
+    """Whether the data directory is complete. Nothing is flushed, so after a crash of the machine nobody knows what reached the disk."""
+    marker = recovery.cluster.directory / "unsealed"
+    return marker.exists() and marker.read_text(encoding="ascii") == boot_id()
 
 
 def stage_wal(recovery: Recovery) -> RecoveryTarget:
@@ -228,7 +234,9 @@ def adopt(url: str) -> Quarantine:
         )
         writes = session.value("SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'")
         workers = int(session.value("SELECT count(*) FROM pg_subscription WHERE subenabled"))
-        if others or writes or workers:
+        # A standby that replays on changes under the reader, whatever its sessions may do.
+        replays = session.value("SELECT pg_is_in_recovery()") and session.value("SELECT pg_get_wal_replay_pause_state()") != "paused"
+        if others or writes or workers or replays:
             raise QuarantineError(
                 "the database given as quarantine can change while it is read",
                 "End other sessions, disable subscriptions, and set default_transaction_read_only = on for the database.",

@@ -31,7 +31,7 @@ from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.runs import Run, StepHandle
-from obhut.journal.states import RunKind, RunState
+from obhut.journal.states import RunKind, RunState, StepState
 from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.clusters import Binaries, Cluster, binaries, make_directory, server_user
 from obhut.postgres.connections import Session
@@ -48,7 +48,8 @@ from obhut.restores.target import Target
 
 RESTORES = "restores"
 _PLACE = (
-    "SELECT system_identifier::text || ':' || (SELECT oid::text FROM pg_database WHERE datname = current_database()) FROM pg_control_system()"
+    "SELECT system_identifier::text || ':' || (SELECT oid::text FROM pg_database WHERE datname = current_database())"
+    " FROM pg_control_system()"
 )
 _LATE = "late"  # recorded at the target while it may hold bytes of rows that were deleted there
 _AUTO_LEFT_OUT = {"COMMENT"}  # an entry that may go without changing what the database does
@@ -213,6 +214,8 @@ class Restore:
                 if self.request.target and action is Action.RESTORE:
                     given = targets.on_server(self.request.target)
                     targets.require_empty(given)
+            else:
+                ledger.verify_list(self.settings, settle_at=self.clock)  # days may have passed
             self.source_major = int(str(step.facts["major"]))
             backup = str(step.facts["backup"])
         self.chain = tuple(self.repository.chain(backup)) if backup else ()
@@ -234,7 +237,7 @@ class Restore:
             return held
         recovery = Recovery(self.settings, self.repository, self.chain, self.request.to, self.directory, self.programs(self.source_major))
         with runs.step(self.run, "unseal", self.clock) as step:
-            if step.already is None or not (recovery.cluster.directory / "unsealed").exists():
+            if step.already is None or not quarantine.is_unsealed(recovery):
                 step.record(bytes=quarantine.unseal(recovery, self.progress))
         with runs.step(self.run, "wal", self.clock) as step:
             if step.already is None or not recovery.wal.is_dir():
@@ -255,7 +258,7 @@ class Restore:
         with runs.step(self.run, "inspect", self.clock) as step:
             catalogue = read_catalogue(source)
             cluster = held.cluster
-            prepared = 0
+            prepared = int(source.value("SELECT count(*) FROM pg_prepared_xacts"))  # none on a standby: there the WAL tells
             if cluster is not None:
                 wal = cluster.directory / "wal"
                 prepared = preflight.prepared_transactions(source, cluster.binaries, cluster.data, wal, held.lsn)
@@ -565,9 +568,20 @@ def resume(settings: Settings, run_id: str, actor: Actor, clock: Clock, progress
         RunStateError: it is done or abandoned.
     """
     ledger.open_ledger(settings)
+    _require_closed(run_id)
     run = runs.resume(run_id, clock)
     with runs.guarded(run, clock):
         return Restore(settings, run, Request.of(run), actor, clock, progress or Silent()).carry_out()
+
+
+def was_opened(run_id: str) -> bool:
+    """Whether the database of a restore was opened, though the run may have been killed before its end."""
+    return any(step.name == "open" and step.state is StepState.DONE for step in runs.list_steps(run_id))
+
+
+def _require_closed(run_id: str) -> None:
+    if was_opened(run_id):
+        raise RestoreStateError("the restored database is open already", f'Run "obhut restore open {run_id}" to end the run.')
 
 
 def abandon(settings: Settings, run_id: str, clock: Clock) -> None:
@@ -575,7 +589,9 @@ def abandon(settings: Settings, run_id: str, clock: Clock) -> None:
 
     Raises:
         RunStateError: it is done (opened) or abandoned already.
+        RestoreStateError: it is open, only its run was killed before the end; people may work in it.
     """
+    _require_closed(run_id)
     run = runs.resume(run_id, clock)
     with runs.guarded(run, clock):
         remove(settings, run, target=True)
