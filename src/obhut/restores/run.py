@@ -309,6 +309,8 @@ class Restore:
             entries = schema.dump(programs, held.url, scratch)
             statements = schema.roles(programs, held.url)
             self.left_out = tuple({*self.request.left_out, *self._leaks(source, graph, rows, entries, statements)})
+            if not target.owned:
+                self.left_out += schema.of_the_database(entries)  # they name the source's database, not the given one
             targets.make_database(target, entries[Section.PRE_DATA], statements, thaw=held.cluster is None)
             with target.session(self.application) as session:
                 streams.end_sessions(session, self.application)

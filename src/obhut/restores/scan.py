@@ -5,10 +5,12 @@ A search says where something was found, never what. Its positive control is the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,7 +200,10 @@ def _search(directory: Path, patterns: Sequence[bytes], *, first_only: bool) -> 
 def variants(value: str) -> set[bytes]:
     """Return the bytes under which a text may lie in a file: as it is, in lower case, and as hexadecimal digits."""
     forms = {value, value.lower()}
-    return {form.encode() for form in forms} | {value.encode().hex().encode()}
+    found = {form.encode() for form in forms} | {value.encode().hex().encode()}
+    with contextlib.suppress(ValueError):
+        found.add(uuid.UUID(value).bytes)  # a uuid column keeps sixteen bytes
+    return found
 
 
 def relation_of(target: Session, path: str) -> str:

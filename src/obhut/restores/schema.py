@@ -8,7 +8,7 @@ against pg_restore's own table of contents; a difference refuses.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ _HEADER = re.compile(
     re.MULTILINE,
 )
 _ROLE = re.compile(r'^CREATE ROLE (?P<name>"(?:[^"]|"")+"|[^ ;]+);$')
+_ALTERED = re.compile(r'^ALTER ROLE (?P<name>"(?:[^"]|"")+"|[^ ;]+) ')
 _COMMAND = re.compile(r"\\(restrict|unrestrict|connect) \S")  # for psql; not at the start of any line of SQL that pg_dump writes
 _CONTENT = re.compile(r"^\d+; \d+ \d+ (?P<rest>.+)$")
 
@@ -115,11 +116,20 @@ def roles(programs: Binaries, url: str) -> list[str]:
     return lines
 
 
-def missing_roles(statements: Collection[str], existing: Collection[str]) -> list[str]:
-    """Return the statements without the creation of roles that exist."""
+def of_the_database(entries: Mapping[Section, Sequence[Entry]]) -> tuple[str, ...]:
+    """Return the names of the privileges and comments of the database itself."""
+    kinds = {"ACL", "COMMENT", "SECURITY LABEL"}
+    return tuple(entry.name for part in entries.values() for entry in part if entry.kind in kinds and entry.tag.startswith("DATABASE "))
+
+
+def missing_roles(statements: Collection[str], existing: Collection[str], *, alter: bool = True) -> list[str]:
+    """Return the statements without the creation of roles that exist.
+
+    Without ``alter`` such roles keep their attributes and passwords, too: on a given server they are somebody else's.
+    """
     kept = []
     for line in statements:
-        match = _ROLE.match(line)
+        match = _ROLE.match(line) or (None if alter else _ALTERED.match(line))
         if match and _unquoted(match["name"]) in existing:
             continue
         kept.append(line)

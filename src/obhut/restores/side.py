@@ -142,8 +142,10 @@ class SideRestore(Restore):
                 with runs.step(self.run, "load", self.clock):
                     names = self._load(source, target, graph.catalogue, selected, rows)
                 with runs.step(self.run, "prove", self.clock) as step:
-                    if step.already is None or store.find(self.run.id) is None:
+                    done = store.find(self.run.id)
+                    if step.already is None or done is None or not done.holds:
                         self._certify(source, target, held, graph, selected, rows, names)
+                self._require_current(target)
         kept = store.find(self.run.id)
         if kept is None or not kept.holds:
             raise NotProvedError(
@@ -152,6 +154,16 @@ class SideRestore(Restore):
         remove(self.settings, self.run, target=False)
         state = runs.finish(self.run, RunState.DONE, clock=self.clock).state
         return Outcome(self.run.id, state, *store.paths(self.settings, self.run.id), url, holds=True, notes=self.notes)
+
+    def _require_current(self, target: Session) -> None:
+        """Refuse when somebody was erased since the list was read: no later erasure would look into the side schema."""
+        with ledger.places().writing():
+            late = any(ledger.open_list(self.side.database, after=self.head, size=1))
+        if late:
+            target.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(self.side.schema)))
+            raise RestoreRefusedError(
+                "somebody was erased while the rows were restored", "The side schema is gone again. Begin another restore."
+            )
 
     def _permit(self, source: Session, graph: Graph) -> None:
         """Ask for the instruction of the one controller concerned."""

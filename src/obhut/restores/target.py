@@ -114,8 +114,9 @@ def make_database(target: Target, entries: Sequence[Entry], statements: Sequence
     """
     with Session.connect(target.admin_url, application_name="obhut restore") as session:
         existing = {str(name) for (name,) in session.rows("SELECT rolname FROM pg_roles")}
-        for statement in schema.missing_roles(statements, existing):
-            session.execute(trusted(statement))
+        with session.transaction():  # a role is never left without its attributes
+            for statement in schema.missing_roles(statements, existing, alter=target.owned):
+                session.execute(trusted(statement))
         if session.value("SELECT true FROM pg_database WHERE datname = %s", (target.name,)) is None:
             create = next(entry for entry in entries if entry.kind == "DATABASE")
             for statement in create.sql.split(";\n"):
