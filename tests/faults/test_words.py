@@ -62,7 +62,9 @@ def said() -> Iterator[Installation]:
             assert done.returncode == 0, done.stderr
             (installation.folder / f"said-{words[0]}-{words[1]}").write_text(done.stdout + done.stderr, encoding="utf-8")
         # a restore that works, one that fails on a row, one person's
-        installation.sql("INSERT INTO letter (sender_id, sender_name, body) VALUES (21, 'Secret2first', 'boom of secret2')")
+        with installation.session() as vendor:
+            vendor.set("application_name", "vendor")
+            vendor.execute("INSERT INTO letter (sender_id, sender_name, body) VALUES (21, 'Secret2first', 'boom of secret2')")
         later = installation.position()
         installation.commit_something()
         installation.flush()
