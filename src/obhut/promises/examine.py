@@ -31,6 +31,7 @@ AGE_CODES = frozenset({"backup-too-old", "backup-byte-too-old"})
 GROWING = frozenset({"window-short", "incremental-off", "wal-retained"})  # true of every young installation; said, not held against it
 PENDING = timedelta(hours=1)  # an erasure that is recorded and not effective for longer is stuck
 SAMPLE = 1_000  # erased people looked for in production at each evaluation
+UNPACKED = timedelta(days=1)  # a restore that nobody opens or abandons keeps a copy that no retention looks at
 DRILL = timedelta(days=92)  # a restore older than a quarter proves little about today
 _SSL = """
 SELECT count(*) FILTER (WHERE a.client_addr IS NOT NULL AND NOT s.ssl), count(*)
@@ -79,7 +80,8 @@ def instructions(settings: Settings, clock: Clock) -> Iterator[Evidence]:
     if bare:
         yield Evidence(f"{len(bare)} runs are done without an instruction", State.BROKEN, now, hint='Look at them: "obhut runs list".')
     elif acts:
-        yield Evidence(f"{len(acts)} restores name their instruction", State.KEPT, now)
+        done = sum(run.state is RunState.DONE for run in acts)
+        yield Evidence(f"{done} finished restores name their instruction", State.KEPT if done else State.UNPROVEN, now)
 
 
 def _tombstones_instructed(database: str, now: datetime) -> Evidence:
@@ -205,7 +207,8 @@ def _doors(session: Session, database: str, now: datetime) -> Iterator[Evidence]
 
 
 def backups(settings: Settings, clock: Clock) -> Iterator[Evidence]:
-    """The repository is whole, the stream runs, and no byte is too old."""
+    """The repository is whole, the stream runs, and no byte is too old, also none that was unpacked for a restore."""
+    yield from _unpacked(settings, clock.now())
     for name in settings.databases:
         now = clock.now()
         listed = backups_run.listed(settings, name)
@@ -217,10 +220,21 @@ def backups(settings: Settings, clock: Clock) -> Iterator[Evidence]:
         for finding in bad:
             yield Evidence(finding.fact, State.BROKEN, now, name, finding.hint)
         if not bad:
-            yield Evidence(f"{len(listed)} base backups verify, the WAL has no hole, no byte is too old", State.KEPT, now, name)
+            yield Evidence(f"{len(listed)} base backups are complete, the WAL has no hole, no byte is too old", State.KEPT, now, name)
         for finding in found:
             if finding.severity is not Severity.CRITICAL and finding.code not in GROWING:
                 yield Evidence(finding.fact, State.UNPROVEN, now, name, finding.hint)
+
+
+def _unpacked(settings: Settings, now: datetime) -> Iterator[Evidence]:
+    """A quarantine holds a base backup in plain, everybody included, until its restore is opened or abandoned."""
+    for path in sorted((settings.state.directory / "restores").glob("*/quarantine")):
+        since = datetime.fromtimestamp(path.parent.stat().st_mtime, now.tzinfo)
+        if now - since > UNPACKED:
+            limit = min(database.backup.gone_after for database in settings.databases.values())
+            fact = f"the quarantine of restore {path.parent.name} has been kept for {(now - since).days} days"
+            state = State.BROKEN if now - since > limit else State.UNPROVEN
+            yield Evidence(fact, state, now, hint=f'Open it, or "obhut restore abandon {path.parent.name}".')
 
 
 def erasure_list(settings: Settings, clock: Clock) -> Iterator[Evidence]:
@@ -269,7 +283,7 @@ def absence(settings: Settings, clock: Clock) -> Iterator[Evidence]:
                 later = {
                     person.key
                     for person in lookup(session, graph, kind, keys, ledger.fingerprint_key())
-                    if expected[person.key] != person.fingerprint
+                    if expected[person.key] and expected[person.key] != person.fingerprint
                 }
                 for cohort in {cohort_of(periods, tombstone.action, tombstone.erased_at, tombstone.erased_at) for tombstone in members}:
                     ours = [t.key for t in members if t.key and t.key not in later and t.action is cohort.action]
@@ -280,6 +294,8 @@ def absence(settings: Settings, clock: Clock) -> Iterator[Evidence]:
             yield Evidence(
                 f"{left} rows of erased people are in production", State.BROKEN, now, name, f'Run "obhut erase {name} --finish".'
             )
+        elif not asked:
+            yield Evidence("the data map leaves nothing to ask about erased people", State.UNPROVEN, now, name)
         else:
             yield Evidence(f"the {len(latest)} latest erased people are not in production ({asked} questions)", State.KEPT, now, name)
 
@@ -288,7 +304,9 @@ def restores(settings: Settings, clock: Clock) -> Iterator[Evidence]:
     """The last restore of each database was proved, and not too long ago."""
     for name in settings.databases:
         now = clock.now()
-        done = [run for run in runs.list_runs(kind=RunKind.RESTORE, database=name, limit=20) if run.state is RunState.DONE]
+        found = runs.list_runs(kind=RunKind.RESTORE, database=name, limit=100)
+        # A side schema is proved by its counts only.
+        done = [run for run in found if run.state is RunState.DONE and run.parameters.get("scope") == "database"]
         if not done:
             yield Evidence(
                 "no restore was ever proved for this database",
