@@ -1,7 +1,7 @@
 """Record-level check of staged WAL: every record from one position to another, each with its checksum, linked to the one before.
 
-Pages tell that a segment is in its place; only the chain of records tells that recovery will get to the target. PostgreSQL's own reader does
-it, where its program is at hand.
+Pages tell that a segment is in its place; only the chain of records tells that recovery will get to the target. PostgreSQL's own reader
+follows it, where its program is at hand.
 """
 
 from __future__ import annotations

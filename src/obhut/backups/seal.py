@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from obhut.backups import catalogue, manifest, sealing
 from obhut.backups import keys as key_lending
@@ -25,6 +26,8 @@ from obhut.foundation.ids import BackupId, Lsn
 
 FILES: Final = "files"
 _BLOCK: Final = sealing.CHUNK
+_AT_ONCE: Final = 4  # files
+T = TypeVar("T")
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -112,11 +115,7 @@ def unseal(
     present = {path.relative_to(source).as_posix() for path in manifest.walk(source)}
     if extra := present - set(listed.files) - {manifest.NAME}:
         raise _tampered(backup.id, min(extra), "is not in the manifest")
-    done = 0
-    for path in sorted(listed.files):
-        opener.open(path, listed.files[path])
-        done += listed.files[path].size
-        progress(done, backup.size)
+    _open_all(opener, listed, progress)
     control = directory / "global" / "pg_control"
     if manifest.control_identifier(control) != backup.system_identifier:
         raise _tampered(backup.id, "global/pg_control", "is of another server")
@@ -132,11 +131,24 @@ def verify(backup: Backup, layout: Layout, keys: key_lending.DataKeys, progress:
     present = {path.relative_to(source).as_posix() for path in manifest.walk(source)}
     if extra := present - set(listed.files) - {manifest.NAME}:
         raise _tampered(backup.id, min(extra), "is not in the manifest")
+    _open_all(opener, listed, progress)
+
+
+def _open_all(opener: _Opener, listed: manifest.Manifest, progress: Progress) -> None:
+    entries = [listed.files[path] for path in sorted(listed.files)]
+    _side_by_side(lambda entry: opener.open(entry.path, entry), entries, lambda entry: entry.size, opener.backup.size, progress)
+
+
+def _side_by_side(work: Callable[[T], None], items: Sequence[T], size: Callable[[T], int], total: int, progress: Progress) -> None:
+    """Do the work on several files at once: one waits for the disk while another one is encrypted."""
     done = 0
-    for path in sorted(listed.files):
-        opener.open(path, listed.files[path])
-        done += listed.files[path].size
-        progress(done, backup.size)
+    pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="seal")
+    try:
+        for item, _ in zip(items, pool.map(work, items), strict=True):
+            done += size(item)
+            progress(done, total)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,22 +246,21 @@ def _seal_files(data: Path, work: Path, listed: manifest.Manifest, backup: Backu
     for relative in ("", *backup.directories):
         (files / relative).mkdir(mode=0o700, exist_ok=True)
     key = keys.data_key(backup.label)
-    done = 0
-    seen: set[str] = set()
-    for path in manifest.walk(data):
-        relative = path.relative_to(data).as_posix()
-        entry = listed.files.get(relative)
-        if entry is None and relative != manifest.NAME:
-            if manifest.ignored(relative):
-                continue
+    present = {path.relative_to(data).as_posix() for path in manifest.walk(data)}
+    for relative in sorted(present - set(listed.files) - {manifest.NAME}):
+        if not manifest.ignored(relative):
             raise _tampered(backup.id, relative, "is not in the manifest")
-        seen.add(relative)
-        _seal_file(path, files / relative, key, backup, relative, entry)
-        done += entry.size if entry else 0
-        progress(done, backup.size)
-    for path_name in listed.files:
-        if path_name not in seen:
-            raise _tampered(backup.id, path_name, "is missing")
+    for relative in sorted(set(listed.files) - present):
+        raise _tampered(backup.id, relative, "is missing")
+
+    def one(relative: str) -> None:
+        _seal_file(data / relative, files / relative, key, backup, relative, listed.files.get(relative))
+
+    def size(relative: str) -> int:
+        entry = listed.files.get(relative)
+        return entry.size if entry else 0
+
+    _side_by_side(one, [manifest.NAME, *sorted(listed.files)], size, backup.size, progress)
     for relative in ("", *backup.directories):
         fsync_directory(files / relative)
     control = manifest.control_identifier(data / "global" / "pg_control")
