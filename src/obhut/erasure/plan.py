@@ -109,6 +109,13 @@ def add_period(moment: datetime, period: str) -> datetime:
     return moment
 
 
+def earlier_by(moment: datetime, period: str) -> datetime:
+    """Return the moment less an ISO 8601 period, by the calendar."""
+    for number, unit in _PART.findall(period):
+        moment -= relativedelta(**{_UNITS[unit]: int(number)})
+    return moment
+
+
 def kept_until(treatment: Treatment, erased_at: datetime) -> datetime | None:
     """Return the moment at which a ``keep`` is over, or None for another treatment."""
     return add_period(erased_at, treatment.period) if treatment.verb is Verb.KEEP and treatment.period else None
