@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from obhut.backups import survey
-from obhut.backups.plan import ItemKind
-from obhut.backups.workshop import open_workshop
 from obhut.cli.context import Context, context
 from obhut.cli.exits import UsageError
 from obhut.controllers import register
 from obhut.erasure import ledger, notes, vectors
-from obhut.erasure.entries import Decision, Inventory, State, Tombstone
-from obhut.foundation.clock import Clock
-from obhut.foundation.settings import Settings
+from obhut.erasure.entries import Decision, State, Tombstone
 from obhut.postgres.control import open_control
+from obhut.restores.inventory import inventory_of
 
 app = App(
     name="erasures",
@@ -28,7 +24,6 @@ app = App(
 )
 _COLUMNS: Final = ["number", "tombstone", "database", "kind", "action", "state", "epoch", "erased at", "instruction"]
 # A WAL segment is as old as its first record, a file's time tells its last one; and clocks differ.
-_MARGIN: Final = timedelta(days=1)
 
 TombstoneIdArgument = Annotated[str, Parameter(help='Id of the tombstone, as "obhut erasures list" shows it.')]
 InstructionOption = Annotated[str, Parameter(help="Id of the controller's documented instruction to do so.")]
@@ -176,14 +171,6 @@ def export_spec(
     path = directory / vectors.FILE_NAME
     path.write_text(vectors.render(), encoding="utf-8")
     context().output.result({"written": path})
-
-
-def inventory_of(settings: Settings, database: str, clock: Clock) -> Inventory:
-    """Return what the repository of a database really holds: every backup in whatever state, every segment, every other file."""
-    workshop = open_workshop(settings, database)
-    items = survey.items(workshop.repository, workshop.everything(), busy=True)
-    born = [item.born for item in items if item.kind is not ItemKind.KEY]
-    return Inventory(database, complete=True, copies_since=min(born) - _MARGIN if born else None, taken_at=clock.now())
 
 
 def _opened() -> Context:

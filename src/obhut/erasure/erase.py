@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
 from obhut.controllers import gate, register
@@ -379,8 +380,15 @@ class _Pending:
     effective: int
 
 
-def finish(settings: Settings, database: str, clock: Clock, *, chunk: int = 10_000) -> list[Outcome]:
+def finish(settings: Settings, database: str, clock: Clock, *, older_than: timedelta = timedelta(), chunk: int = 10_000) -> list[Outcome]:
     """Carry every recorded erasure of a database to its end, as after a crash.
+
+    Args:
+        settings: the installation.
+        database: name of the protected database.
+        clock: tells when.
+        older_than: leave younger ones to the process that recorded them.
+        chunk: people a transaction at the most.
 
     Raises:
         ErasureIncompleteError, DatabaseError: as :meth:`Eraser.erase`; what was finished before stays finished.
@@ -389,7 +397,7 @@ def finish(settings: Settings, database: str, clock: Clock, *, chunk: int = 10_0
     with Eraser(settings, database) as eraser:
         for tombstones in known.in_state(database, State.RECORDED, size=chunk):
             by_kind: dict[tuple[str, Action], list[Tombstone]] = defaultdict(list)
-            for tombstone in tombstones:
+            for tombstone in (item for item in tombstones if clock.now() - item.erased_at >= older_than):
                 by_kind[tombstone.subject_kind, tombstone.action].append(tombstone)
             eraser.checked()
             for (kind, action), members in by_kind.items():

@@ -7,6 +7,7 @@ itself decides whether anything is due. Needs an open control database.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final, TypeVar
 
 import procrastinate
@@ -15,12 +16,16 @@ from procrastinate.contrib.django import app
 from procrastinate.exceptions import AlreadyEnqueued
 
 from obhut.backups import run as backups
+from obhut.erasure import canary
+from obhut.erasure.erase import Eraser, finish, sweep_kept
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import Clock, SystemClock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
+from obhut.restores import inventory
 
-QUEUE: Final = "backups"
+QUEUE: Final = "obhut"
+INTERRUPTED: Final = timedelta(minutes=15)  # younger erasures may still be at work in their own process
 ACTOR: Final = Actor(Role.SYSTEM, "schedule")
 T = TypeVar("T")
 _log = structlog.get_logger("obhut.jobs")
@@ -63,6 +68,42 @@ def schedule_expire(timestamp: int) -> None:
 def schedule_check(timestamp: int) -> None:
     """Check every repository every ten minutes and keep the alarms."""
     _defer("backups.check", timestamp)
+
+
+@app.periodic(cron="7,22,37,52 * * * *")
+@app.task(name="erasure.schedule_tidy", queue=QUEUE)
+def schedule_tidy(timestamp: int) -> None:
+    """Look after each erasure list four times an hour."""
+    _defer("erasure.tidy", timestamp)
+
+
+@app.periodic(cron="41 3 * * *")
+@app.task(name="erasure.schedule_retire", queue=QUEUE)
+def schedule_retire(timestamp: int) -> None:
+    """Let tombstones retire once a day."""
+    _defer("erasure.retire", timestamp)
+
+
+@app.task(name="erasure.tidy", queue=QUEUE)
+def tidy(database: str) -> None:
+    """Finish what a crash interrupted, erase kept rows whose period is over, keep one canary alive."""
+    _do("tidy", database, lambda: _tidy(database))
+
+
+@app.task(name="erasure.retire", queue=QUEUE)
+def retire(database: str) -> None:
+    """Forget people whom no existing copy can still hold."""
+    number = _do("retire", database, lambda: inventory.retire(_Surroundings.settings, database, _Surroundings.clock))
+    _log.info("erasure.retired", database=database, count=number)
+
+
+def _tidy(database: str) -> None:
+    settings, clock = _Surroundings.settings, _Surroundings.clock
+    finish(settings, database, clock, older_than=INTERRUPTED)
+    sweep_kept(settings, database, clock)
+    with Eraser(settings, database) as eraser:
+        if eraser.rules.canary is not None:
+            canary.rotate(eraser, ACTOR, clock)
 
 
 @app.task(name="backups.backup", queue=QUEUE)
