@@ -133,6 +133,7 @@ class DatabaseFacts:
     inheritance: tuple[str, ...] = ()
     conflicts: int = 0
     collation_changes: tuple[str, ...] = ()
+    extension_tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,8 @@ def _notes(facts: DatabaseFacts) -> Iterable[str]:
         yield f"unlogged tables are empty after any recovery: {', '.join(facts.unlogged_tables)}"
     if facts.foreign_tables:
         yield f"foreign tables are restored as definitions only: {', '.join(facts.foreign_tables)}"
+    if facts.extension_tables:
+        yield f"rows of tables that configure an extension are not carried over: {', '.join(facts.extension_tables)}"
     if facts.tablespaces:
         yield f"tablespaces are not kept; everything lies in the default one: {', '.join(facts.tablespaces)}"
     if facts.subscriptions:

@@ -147,6 +147,13 @@ def inspect(source: Session, catalogue: Catalogue, prepared: int, *, target: Ses
             )
         ),
         publications=int(source.value("SELECT count(*) FROM pg_publication")),
+        extension_tables=tuple(
+            str(name)
+            for (name,) in source.rows(
+                "SELECT c.oid::regclass::text FROM pg_extension e, unnest(e.extconfig) AS u(oid) JOIN pg_class c ON c.oid = u.oid"
+                " WHERE c.relkind = 'r' ORDER BY 1"
+            )
+        ),
         event_triggers=int(source.value("SELECT count(*) FROM pg_event_trigger")),
         collation_changes=tuple(
             str(name)

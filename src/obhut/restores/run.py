@@ -242,7 +242,8 @@ class Restore:
         with runs.step(self.run, "wal", self.clock) as step:
             if step.already is None or not recovery.wal.is_dir():
                 explicit = quarantine.stage_wal(recovery)
-                step.record(form=explicit.form, at=str(explicit) if explicit.form is not Form.NAME else quote(str(explicit)))
+                if step.already is None:  # staged again, "latest" stays what it was
+                    step.record(form=explicit.form, at=str(explicit) if explicit.form is not Form.NAME else quote(str(explicit)))
             explicit = plan.parse_target(unquote(str(step.facts["at"])))
         with runs.step(self.run, "recover", self.clock) as step:
             held = quarantine.recover(recovery, explicit, self.progress)
