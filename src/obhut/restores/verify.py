@@ -137,6 +137,8 @@ def _target(content: Mapping[str, Any], settings: Settings | None, url: str) -> 
             yield _identity(content, session)
             for table in content["tables"]:
                 yield from _table(session, table, int(content["seed"]))
+            if not content["target"].get("schema"):
+                yield _unnamed(content, session)
             yield _validated(session)
             yield from _absence(content, settings, session)
     except DatabaseError as error:
@@ -185,6 +187,19 @@ def _table(session: Session, table: Mapping[str, Any], seed: int) -> Iterator[Fi
     yield Finding(
         "source minus deleted is the target", "passed" if balance == table["target"] else "failed", name, balance, int(table["target"])
     )
+
+
+def _unnamed(content: Mapping[str, Any], session: Session) -> Finding:
+    """Look for tables that the certificate says nothing about: nobody has counted what is in them."""
+    named = {(str(table["schema"]), str(table["name"])) for table in content["tables"]}
+    there = session.rows(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relpersistence = 'p'"
+        " AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'obhut', 'obhut_restore') AND NOT EXISTS (SELECT FROM pg_depend d"
+        " WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2"
+    )
+    extra = [f"{schema}.{name}" for schema, name in there if (str(schema), str(name)) not in named]
+    result = "failed" if extra else "passed"
+    return Finding("every table is named by the certificate", result, extra[0] if extra else "", len(named), len(named) + len(extra))
 
 
 def _validated(session: Session) -> Finding:
