@@ -80,9 +80,11 @@ class RowAddresses:
 
     def in_blocks(self, first: int, last: int) -> RowAddresses:
         """Return the rows in blocks ``first`` (inclusive) to ``last`` (exclusive)."""
-        window = BitMap64(range(0))
-        window.add_range(first << LINE_POINTER_BITS, last << LINE_POINTER_BITS)
-        return RowAddresses(self._bits & window)
+        if not self or last <= first:
+            return RowAddresses()
+        # Cut by rank: a bitmap over the whole range of blocks would take memory for every row that could be there.
+        start = self._bits.rank((first << LINE_POINTER_BITS) - 1) if first else 0
+        return RowAddresses(self._bits[start : self._bits.rank((last << LINE_POINTER_BITS) - 1)])
 
     def chunks(self, size: int) -> Iterator[RowAddresses]:
         """Yield the set in pieces of at most ``size`` rows, in physical order."""

@@ -84,7 +84,7 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
     table = graph.catalogue.tables[subject.table]
     anonymising = cohort.action is Action.ANONYMISE
     own = cohort.verb(subject.when_anonymised if anonymising else subject.erase)
-    here = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), Identifier(name)) for name in subject.key)
+    here = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), _key(subject, name)) for name in subject.key)
     if own is Verb.DELETE:
         yield table.full_name, f"rows of the {subject.kind}", SQL("SELECT count(*) FROM {} s JOIN k ON {}").format(table.relation, here)
     elif own is Verb.ANONYMISE:
@@ -99,7 +99,7 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
         verb = cohort.verb(link.treatment(anonymising=anonymising))
         if verb in {Verb.DELETE, Verb.UNLINK} and set(link.parent_columns) <= set(subject.key):
             child = graph.catalogue.tables[link.child]
-            query = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}").format(child.relation, _names(link, child), _when(link, child))
+            query = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}").format(child.relation, _names(link, child, subject), _when(link, child))
             yield child.full_name, f"rows that name the {subject.kind} by {link.name}", query
 
 
@@ -115,14 +115,19 @@ def _still_personal(graph: Graph, table: Table) -> Iterator[Composable]:
             yield SQL("s.{} IS DISTINCT FROM {}").format(Identifier(name), wanted)
 
 
+def _key(subject: Subject, column: str) -> Identifier:
+    """Return the name under which ``k`` holds a column of the key: none that a column of the vendor's could have."""
+    return Identifier(f"obhut_key_{subject.key.index(column)}")
+
+
 def _listed(subject: Subject) -> Composable:
     arrays = SQL(", ").join(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)
-    names = SQL(", ").join(Identifier(name) for name in subject.key)
+    names = SQL(", ").join(_key(subject, name) for name in subject.key)
     return SQL("(SELECT * FROM unnest({}) AS u({}))").format(arrays, names)
 
 
-def _names(link: Link, child: Table) -> Composable:
-    theirs = Identifier(link.parent_columns[0])
+def _names(link: Link, child: Table, subject: Subject) -> Composable:
+    theirs = _key(subject, link.parent_columns[0])
     if link.form is LinkForm.ARRAY:
         return SQL("k.{} = ANY(c.{})").format(theirs, Identifier(link.columns[0]))
     if link.form is LinkForm.JSON:
@@ -131,7 +136,7 @@ def _names(link: Link, child: Table) -> Composable:
             theirs, Identifier(link.columns[0]), Literal(path)
         )
     return SQL(" AND ").join(
-        SQL("c.{}::text = k.{}::text" if child.by_name[mine].category == "S" else "c.{} = k.{}").format(Identifier(mine), Identifier(their))
+        SQL("c.{}::text = k.{}::text" if child.by_name[mine].category == "S" else "c.{} = k.{}").format(Identifier(mine), _key(subject, their))
         for mine, their in zip(link.columns, link.parent_columns, strict=True)
     )
 
