@@ -62,6 +62,8 @@ def verify(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
 
     Args:
         session: on the protected database or on a restored one.
+        graph: the data map resolved against that database.
+        kind: subject kind of the data map.
         keys: columns of the subject's primary key as text, in the map's order.
         cohort: how the people were treated.
 
@@ -90,7 +92,7 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
     elif own is Verb.ANONYMISE:
         question = f"values of the {subject.kind} that are not anonymised"
         # A template names columns without their table, so no second relation with such columns may be in reach of it.
-        names = SQL(", ").join(Identifier(name) for name in subject.key)
+        names = SQL(", ").join(_key(subject, name) for name in subject.key)
         mine = SQL(", ").join(Identifier("s", name) for name in subject.key)
         for differs in _still_personal(graph, table):
             query = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}").format(table.relation, mine, names, differs)
@@ -136,7 +138,9 @@ def _names(link: Link, child: Table, subject: Subject) -> Composable:
             theirs, Identifier(link.columns[0]), Literal(path)
         )
     return SQL(" AND ").join(
-        SQL("c.{}::text = k.{}::text" if child.by_name[mine].category == "S" else "c.{} = k.{}").format(Identifier(mine), _key(subject, their))
+        SQL("c.{}::text = k.{}::text" if child.by_name[mine].category == "S" else "c.{} = k.{}").format(
+            Identifier(mine), _key(subject, their)
+        )
         for mine, their in zip(link.columns, link.parent_columns, strict=True)
     )
 
@@ -155,6 +159,8 @@ def scan(session: Session, graph: Graph, values: Sequence[str]) -> Verification:
     occur by chance.
 
     Args:
+        session: on the protected database or on a restored one.
+        graph: the data map resolved against that database.
         values: identifiers such as an e-mail address; sent as parameters, never part of a statement or of the answers.
     """
     patterns = ["%" + value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%" for value in values if len(value) > 3]
