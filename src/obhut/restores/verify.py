@@ -193,8 +193,9 @@ def _unnamed(content: Mapping[str, Any], session: Session) -> Finding:
     """Look for tables that the certificate says nothing about: nobody has counted what is in them."""
     named = {(str(table["schema"]), str(table["name"])) for table in content["tables"]}
     there = session.rows(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relpersistence = 'p'"
-        " AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'obhut', 'obhut_restore') AND NOT EXISTS (SELECT FROM pg_depend d"
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_'"
+        " AND n.nspname NOT IN ('information_schema', 'obhut', 'obhut_restore') AND NOT EXISTS (SELECT FROM pg_depend d"
         " WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2"
     )
     extra = [f"{schema}.{name}" for schema, name in there if (str(schema), str(name)) not in named]
