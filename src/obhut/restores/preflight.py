@@ -260,6 +260,8 @@ def _wal(repository: Repository, backup: Backup, target: RecoveryTarget) -> tupl
         raise RestoreTargetError(
             f"the target {end} lies before the end of base backup {backup.id}", "Choose a later point or an older backup."
         )
+    if target.form is Form.LATEST and (gap := repository.wal_hole(timeline, backup.begin_lsn, system_identifier=identifier)):
+        return f"segments {gap.first} to {gap.last}", True  # what was committed behind the hole would be lost without a word
     reachable = repository.wal_end(timeline, backup.begin_lsn, system_identifier=identifier)
     if lsn_number(wanted) <= lsn_number(reachable):
         return None, True
