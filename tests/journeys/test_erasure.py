@@ -320,7 +320,8 @@ def test_life_goes_on_and_a_second_restore_hits_nobody_innocent(story: Story) ->
     refused = story.obhut.refused("restore", "run", "pagila", "--to", "latest", code="incarnation-conflict", status=3)
     decision = re.search(r"resolve (tmb_\w+|\S+) \S+ --fingerprint (\w+)", refused.document["error"]["hint"])
     assert decision, str(refused)
-    instruction = story.obhut("instructions", "list", "--controller", installation.controllers["1"])[0]["id"]
+    owner = story.obhut("erasures", "show", decision[1])["controller"]
+    instruction = story.obhut("instructions", "list", "--controller", owner)[0]["id"]
     story.obhut("erasures", "resolve", decision[1], "other_person", "--fingerprint", decision[2], "--instruction", instruction)
     second = story.obhut("restore", "run", "pagila", "--to", "latest")
     opened = story.obhut("restore", "open", second["run"])

@@ -117,8 +117,9 @@ class Installation:
             check=False,
             timeout=300,
         )
-        # A newer dump names a setting that an older server does not know; nothing else may go wrong.
-        errors = [line for line in done.stderr.splitlines() if "ERROR" in line and "transaction_timeout" not in line]
+        # A newer dump names a setting and has a view with JSON_TABLE that servers before 17 do not know; nothing else may go wrong.
+        unknown = () if self.major >= 17 else ("transaction_timeout", 'near "AS"', "films_per_customer_rental")
+        errors = [line for line in done.stderr.splitlines() if "ERROR" in line and not any(words in line for words in unknown)]
         assert done.returncode == 0 and not errors, done.stderr[-2000:]
 
     def moment(self) -> datetime:
