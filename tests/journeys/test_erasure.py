@@ -266,13 +266,16 @@ def test_refused_targets(story: Story, case: str, codes: set[str]) -> None:
         "after the last commit": "2099-01-01T00:00:00Z",
         "position beyond the WAL": "7F/0",
         "a name that was never given": "name:nobody-gave-it",
-    }.get(case, story.points["name"].to if case == "a hole in the WAL" else latest.to)
+    }.get(case, latest.to)
     aside: list[tuple[Path, Path]] = []
     if case == "a hole in the WAL":
-        wals = sorted(path for path in (story.installation.archive / "wals").rglob("*") if path.is_file() and len(path.name) >= 24)
-        aside = [(wals[-1], wals[-1].with_name("aside"))]
-        to = latest.to
-        aside = [(path, story.installation.folder / path.name) for path in wals[-1:]]
+        # The segment in which the newest backup ends: recovery from it needs this one and has the following ones.
+        high, low = (int(part, 16) for part in story.obhut("backup", "list", "pagila")[-1]["begin_lsn"].split("/"))
+        first = f"{high:08X}{low // (16 << 20):08X}"
+        needed = sorted(
+            path for path in (story.installation.archive / "wals").rglob("*") if len(path.name) == 24 and path.name[8:] >= first
+        )
+        aside = [(needed[0], story.installation.folder / needed[0].name)]
     if case == "the list is missing":
         aside = [(story.installation.folder / "mirror", story.installation.folder / "mirror-aside")]
     known = {one["run"] for one in story.obhut("restore", "list", "pagila")}
