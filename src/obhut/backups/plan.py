@@ -220,14 +220,15 @@ def _chains(backups: Sequence[Item], rules: Rules, now: datetime, warnings: set[
 
 
 def _copy(item: Item, kept: set[str], rules: Rules, now: datetime) -> Decision:
-    if item.copy is Copy.RUNNING:
-        return Decision(item, Action.KEEP, "it is being taken")
     if item.copy is Copy.KILLED:
         return Decision(item, Action.REMOVE, "a killed run left it")
     if item.copy is Copy.FAILED:
         return Decision(item, Action.REMOVE, "it failed")
+    # Before "it is being taken": a base backup that hangs there grows old like any other.
     if _age(item, now) >= rules.hard:
         return Decision(item, Action.REMOVE, f"it is older than {_spell(rules.hard)}")
+    if item.copy is Copy.RUNNING:
+        return Decision(item, Action.KEEP, "it is being taken")
     if item.copy is Copy.EMPTIED:
         if item.ref in kept:
             return Decision(item, Action.KEEP, "the manifest of a sealed base backup, for incremental ones to build on")

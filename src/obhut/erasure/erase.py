@@ -27,7 +27,7 @@ from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
 from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
 from obhut.erasure.plan import Cohort, ErasurePlan, cohort_of, keep_periods
-from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError
+from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.erasure.verify import Answer, Verification, verify
 from obhut.foundation.actors import Actor
@@ -88,6 +88,7 @@ class Eraser:
         ledger.open_ledger(settings)
         self.mac_key = ledger.fingerprint_key()
         self._archived = False
+        self._current = False  # whether this is the server that the last restore opened; a session never changes its server
         self._confirmed: Clock | None = None  # the clock of the last confirmation that the mirror may lack
         self._owners: dict[tuple[str, ...], str] = {}
         self._direct: dict[tuple[str, Cohort], direct.DirectPlan | None] = {}
@@ -112,7 +113,9 @@ class Eraser:
 
         Raises:
             DataMapError: the map does not fit: it names what is not there, does not know a table or column, or asks what cannot be.
+            SupersededError: a restore has opened another server in the place of this one.
         """
+        self._refuse_superseded()
         stamp = self.session.row(_SCHEMA_STAMP)
         if self._graph is None or stamp != self._stamp:
             graph, findings = examine(self.rules, self.database, read_catalogue(self.session))
@@ -122,6 +125,18 @@ class Eraser:
             self._graph, self._stamp, self._periods = graph, stamp, keep_periods(graph)
             self._direct.clear()
         return self._graph
+
+    def _refuse_superseded(self) -> None:
+        """An erasure on the server that a restore has replaced would count as done while the person lives on in the restored one."""
+        if self._current:
+            return
+        opened = known.opened_system(self.database)
+        if opened is not None and opened != str(self.session.value("SELECT system_identifier FROM pg_control_system()")):
+            raise SupersededError(
+                f"the URL of database {self.database} leads to another server than the last restore opened",
+                'Point the URL in obhut.toml at the restored server; "obhut restore show" names it.',
+            )
+        self._current = True
 
     def plan(self, kind: str, keys: Sequence[Sequence[str]], action: Action, clock: Clock) -> ErasurePlan:
         """Return what an erasure would do, with reasons and row counts; changes nothing and asks no permission.
@@ -328,6 +343,11 @@ class Eraser:
         *,
         already: int,
     ) -> Outcome:
+        if not verification.answers and executed.people:
+            raise ErasureIncompleteError(
+                f"nothing could be asked about {len(tombstones)} erased people, so their erasure is not confirmed",
+                "Does the data map keep the person's own row and everything linked to it? Then it erases nobody; correct the treatments.",
+            )
         if not verification.passed and verification.answers:
             tables = ", ".join(sorted({answer.table for answer in verification.failed}))
             raise ErasureIncompleteError(

@@ -24,3 +24,9 @@ def in_state(database: str, state: State, *, size: int = ledger.CHUNK) -> Iterat
     while rows := ledger.places().session().rows(_SQL["in_state"], (database, str(state), position, size)):
         position = rows[-1][0]
         yield store.tombstones(rows)
+
+
+def opened_system(database: str) -> str | None:
+    """Return the system identifier of the server that the last restore of a database opened; None before the first restore."""
+    row = ledger.places().session().row(_SQL["opened_system"], (database,))
+    return None if row is None else str(row[0])

@@ -39,3 +39,9 @@ class CanaryRuleError(ErasureRefusedError):
     """The data map's recipe for a canary is missing or does not work."""
 
     code = "canary-rule"
+
+
+class SupersededError(ErasureRefusedError):
+    """The database URL leads to a server that a restore has replaced."""
+
+    code = "database-superseded"

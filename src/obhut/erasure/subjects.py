@@ -120,7 +120,7 @@ class _Search:
         self._calendar = Calendar(keep_periods(graph), now)
         self._sets: dict[tuple[Cohort, str], dict[int, RowAddresses]] = defaultdict(lambda: defaultdict(RowAddresses))
         self._missing: dict[tuple[Cohort, str], list[tuple[str, ...]]] = defaultdict(list)
-        self._conflicts: list[tuple[int, str, str]] = []  # number, id and the fingerprint of the row
+        self._conflicts: list[tuple[int, str, str, int, int]] = []  # number, id, fingerprint of the row, and where it is
         self._found = Found()
 
     def add(self, tombstones: Sequence[Tombstone]) -> None:
@@ -147,7 +147,7 @@ class _Search:
                 self._found.later += 1
             else:
                 found = fingerprint(self._mac_key, self._graph.database, subject.kind, incarnation)
-                self._conflicts.append((tombstone.seq, tombstone.id, found))
+                self._conflicts.append((tombstone.seq, tombstone.id, found, oid, int.from_bytes(_packed(address), "big")))
         self._found.missing += seen.count(0)
         if self._keyed_links(subject):
             self._remember(subject, [tombstone for tombstone, here in zip(tombstones, seen, strict=True) if not here])
@@ -182,10 +182,16 @@ class _Search:
         return self._calendar.cohort(tombstone.action, tombstone.erased_at), tombstone.subject_kind
 
     def finish(self) -> Found:
-        if self._conflicts:
-            _, identifier, found = min(self._conflicts)
+        # A row that another tombstone claims is settled: the same key was erased twice, and this is the other bearer.
+        claimed: dict[int, RowAddresses] = defaultdict(RowAddresses)
+        for relations in self._sets.values():
+            for oid, rows in relations.items():
+                claimed[oid] = claimed[oid] | rows
+        open_conflicts = [item for item in self._conflicts if item[4] not in claimed[item[3]]]
+        if open_conflicts:
+            _, identifier, found, *_ = min(open_conflicts)
             raise IncarnationConflictError(
-                f"{len(self._conflicts)} rows bear the key of a tombstone but differ in their incarnation columns,"
+                f"{len(open_conflicts)} rows bear the key of a tombstone but differ in their incarnation columns,"
                 f" first that of tombstone {identifier}",
                 f'Is it the same person? Decide with "obhut erasures resolve {identifier} same_person|other_person --fingerprint {found}'
                 ' --instruction …", then run the command again.',

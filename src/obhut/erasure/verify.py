@@ -103,18 +103,27 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
             child = graph.catalogue.tables[link.child]
             query = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}").format(child.relation, _names(link, child, subject), _when(link, child))
             yield child.full_name, f"rows that name the {subject.kind} by {link.name}", query
+        elif verb is Verb.ANONYMISE and set(link.parent_columns) <= set(subject.key) and link.child in graph.tables:
+            child = graph.catalogue.tables[link.child]
+            condition = _when(link, child)
+            question = f"values of rows that name the {subject.kind} by {link.name} and are not anonymised"
+            for differs in _still_personal(graph, child, "c", link.anonymises):
+                joined = SQL("SELECT count(*) FROM {} c JOIN k ON {} AND {}{}")
+                yield child.full_name, question, joined.format(child.relation, _names(link, child, subject), differs, condition)
 
 
-def _still_personal(graph: Graph, table: Table) -> Iterator[Composable]:
-    """Conditions that are true where a column does not hold what its rule gives."""
+def _still_personal(graph: Graph, table: Table, alias: str = "s", only: Sequence[str] = ()) -> Iterator[Composable]:
+    """Conditions that are true where a column of the table behind ``alias`` does not hold what its rule gives."""
     node = graph.tables[table.oid]
     for name, rule in node.anonymise.items():
+        if only and name not in only:
+            continue
         column = table.by_name[name]
-        wanted = expressions.anonymised(rule, table, column)(Identifier("s", name))
+        wanted = expressions.anonymised(rule, table, column)(Identifier(alias, name))
         if column.base_type in {"json", "xml", "point"}:
-            yield SQL("s.{}::text IS DISTINCT FROM {}::text").format(Identifier(name), wanted)
+            yield SQL("{}::text IS DISTINCT FROM {}::text").format(Identifier(alias, name), wanted)
         else:
-            yield SQL("s.{} IS DISTINCT FROM {}").format(Identifier(name), wanted)
+            yield SQL("{} IS DISTINCT FROM {}").format(Identifier(alias, name), wanted)
 
 
 def _key(subject: Subject, column: str) -> Identifier:

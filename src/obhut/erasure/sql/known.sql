@@ -10,3 +10,6 @@ SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, ma
 FROM erasure_tombstone
 WHERE database = %s AND state = %s AND seq > %s
 ORDER BY seq LIMIT %s
+
+-- opened_system: server of the newest restore epoch of a database
+SELECT system_identifier FROM erasure_epoch WHERE database = %s ORDER BY number DESC LIMIT 1
