@@ -65,7 +65,7 @@ def problems(directory: Path, entries: list[dict]) -> set[tuple[str, str]]:
 
 
 def test_checksums_are_spelled_as_the_server_spells_them() -> None:
-    """The CRC-32C of "18\\n" is what PostgreSQL 18 writes for PG_VERSION (little-endian)."""
+    """The CRC-32C of "18" and a line break is what PostgreSQL 18 writes for PG_VERSION (little-endian)."""
     assert crc(b"18\n") == "994e7be2"
 
 

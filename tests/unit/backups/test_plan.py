@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from obhut.backups.keys import SPAN, span_of
-from obhut.backups.plan import Action, Copy, Item, ItemKind, Rules, decide, due, validated
+from obhut.backups.plan import Copy, Item, ItemKind, Rules, decide, due, validated
 from obhut.foundation.errors import SettingsError
 
 GOLDEN = Path(__file__).parent / "golden"
