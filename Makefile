@@ -28,7 +28,7 @@ check: $(READY) ## Lint, types, import rules, unit tests, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q tests/unit -m "not slow"
 
 test: $(READY) ## Run every test; installs Debian's PostgreSQL where it is missing
 	@bash tools/debian.sh

@@ -97,7 +97,9 @@ class Place:
             int(key), TombstoneId("t"), "d", "c", "person", (str(key),), fingerprint, action, "", InstructionId(""), 0, at, State.RECORDED
         )  # fmt: skip
 
-    def erase(self, tombstones: Sequence[Tombstone], *, now: datetime = NOW, decisions: Any = None, session: Session | None = None) -> Executed:
+    def erase(
+        self, tombstones: Sequence[Tombstone], *, now: datetime = NOW, decisions: Any = None, session: Session | None = None
+    ) -> Executed:
         graph, used = self.graph, session or self.session
         return execute(used, graph, lambda: find(used, graph, [tombstones], MAC, now, decisions))
 
@@ -238,7 +240,9 @@ def test_a_trigger_that_undoes_the_anonymisation_is_noticed(place: Place) -> Non
 
 def test_a_rule_instead_of_deletion_is_noticed(place: Place) -> None:
     """A rule that marks instead of deleting keeps the row: incomplete, rolled back."""
-    place.sql("ALTER TABLE event ADD gone bool; CREATE RULE soft AS ON DELETE TO event DO INSTEAD UPDATE event SET gone = true WHERE what = OLD.what")
+    place.sql(
+        "ALTER TABLE event ADD gone bool; CREATE RULE soft AS ON DELETE TO event DO INSTEAD UPDATE event SET gone = true WHERE what = OLD.what"
+    )
     with pytest.raises(ErasureIncompleteError):
         place.erase([place.tombstone(3)])
     assert place.count("event", "gone") == 0
@@ -323,7 +327,9 @@ def test_a_child_inserted_meanwhile_waits_and_fails_at_its_foreign_key(place: Pl
 @pytest.mark.parametrize("action", ["CASCADE", "NO ACTION"])
 def test_a_child_committed_just_before_the_lock_is_erased(place: Place, monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     """A row that was attached after the snapshot and before the lock fails the first attempt; the second sees it."""
-    place.sql(f"ALTER TABLE visit DROP CONSTRAINT visit_person_id_fkey, ADD CONSTRAINT k FOREIGN KEY (person_id) REFERENCES person ON DELETE {action}")
+    place.sql(
+        f"ALTER TABLE visit DROP CONSTRAINT visit_person_id_fkey, ADD CONSTRAINT k FOREIGN KEY (person_id) REFERENCES person ON DELETE {action}"
+    )
     graph, tombstone, calls = place.graph, place.tombstone(3), []
 
     def people() -> Found:
@@ -370,11 +376,11 @@ def test_a_concurrent_update_repeats_the_erasure(place: Place, monkeypatch: pyte
 def test_composite_keys_with_a_tenant_unlink_only_the_person(place: Place) -> None:
     """Where the key holds the controller too and that column must not be null, unlinking takes the person's part."""
     place.sql("CREATE TABLE member (vendor_id int REFERENCES vendor, no int, name text, PRIMARY KEY (vendor_id, no))")
-    place.sql("CREATE TABLE post (id int, vendor_id int NOT NULL, member_no int, body text, FOREIGN KEY (vendor_id, member_no) REFERENCES member)")
-    place.sql("INSERT INTO member VALUES (1, 7, 'a'), (2, 7, 'b'); INSERT INTO post VALUES (1, 1, 7, 'x'), (2, 2, 7, 'y')")
-    place.map = rules(
-        member={"erase": "delete", "columns": {}}, post={"erase": "unlink", "links": [{"to": "public.member"}]}
+    place.sql(
+        "CREATE TABLE post (id int, vendor_id int NOT NULL, member_no int, body text, FOREIGN KEY (vendor_id, member_no) REFERENCES member)"
     )
+    place.sql("INSERT INTO member VALUES (1, 7, 'a'), (2, 7, 'b'); INSERT INTO post VALUES (1, 1, 7, 'x'), (2, 2, 7, 'y')")
+    place.map = rules(member={"erase": "delete", "columns": {}}, post={"erase": "unlink", "links": [{"to": "public.member"}]})
     place.map["subjects"]["member"] = {"table": "public.member", "controller": {"vendor_id": "id"}}
     tombstone = place.tombstone(1, fingerprint="")._replace(subject_kind="member", key=("1", "7"))
     place.erase([tombstone])
@@ -408,7 +414,9 @@ def test_two_people_of_several_controllers_in_one_row(place: Place) -> None:
 def test_two_json_paths_and_two_kinds_in_one_column(place: Place) -> None:
     """Each link has its own list of keys: another path of the column, or another kind with the same number, is not touched by mistake."""
     place.sql("CREATE TABLE doc (id int, kind text, ids bigint[], j jsonb)")
-    place.sql("""INSERT INTO doc VALUES (1, 'person', '{3,4}', '{"author": 3, "editors": [{"id": 3}, {"id": 4}]}'), (2, 'site', '{3}', '{"author": 4}')""")
+    place.sql(
+        """INSERT INTO doc VALUES (1, 'person', '{3,4}', '{"author": 3, "editors": [{"id": 3}, {"id": 4}]}'), (2, 'site', '{3}', '{"author": 4}')"""
+    )
     place.map = rules(
         doc={
             "erase": "unlink",
@@ -445,7 +453,7 @@ def test_erased_by_one_tombstone_and_anonymised_by_another(place: Place) -> None
 
 def test_json_rules_remove_list_elements_and_stay_small(place: Place) -> None:
     """A rule may empty a list, paths that lead nowhere do nothing, and ten rules make no statement of a megabyte (found by random estates)."""
-    place.sql("ALTER TABLE person ADD j jsonb; UPDATE person SET j = '{\"tags\": [1, 2], \"a\": {\"b\": 1}, \"c\": [7]}' WHERE id = 3")
+    place.sql('ALTER TABLE person ADD j jsonb; UPDATE person SET j = \'{"tags": [1, 2], "a": {"b": 1}, "c": [7]}\' WHERE id = 3')
     place.sql("UPDATE person SET j = '\"scalar\"' WHERE id = 4")
     paths = ["$.tags[*]", "$.a.b", "$.c.d", "$.x.y.z", *(f"$.n{number}[*].m" for number in range(8))]
     place.map = rules(
@@ -489,7 +497,9 @@ class Counting(Session):
 
 def test_statements_do_not_grow_with_the_number_of_people(place: Place) -> None:
     """Ten thousand people cost as many statements as one."""
-    place.sql("INSERT INTO person SELECT n, 1, 'q' FROM generate_series(1000, 11100) n; INSERT INTO event SELECT n, 'x' FROM generate_series(1000, 11100) n")
+    place.sql(
+        "INSERT INTO person SELECT n, 1, 'q' FROM generate_series(1000, 11100) n; INSERT INTO event SELECT n, 'x' FROM generate_series(1000, 11100) n"
+    )
     place.sql("CREATE INDEX ON visit (person_id); ANALYZE")
     counts = []
     with place.connect() as plain:

@@ -113,14 +113,21 @@ class Estate:
             if table.inherits:
                 lines.append(f"CREATE TABLE {table.name} (PRIMARY KEY ({', '.join(table.key)})) INHERITS ({table.inherits});")
                 continue
-            columns = [f"{name} {kind} NOT NULL" + (f" {table.identity}" if name == "id" else "") for name, kind in zip(table.key, table.types, strict=True)]
+            columns = [
+                f"{name} {kind} NOT NULL" + (f" {table.identity}" if name == "id" else "")
+                for name, kind in zip(table.key, table.types, strict=True)
+            ]
             columns += ["s text", "n int", "d date", "j jsonb", "ctl bigint"]
             if table.generated:
                 columns.append(f"g bigint GENERATED ALWAYS AS (n * 2) {table.generated}")
             for ref in table.refs:
                 defaults = ref.defaults or (None,) * len(ref.columns)
                 for name, kind, strict, default in zip(ref.columns, ref.types, ref.not_null, defaults, strict=True):
-                    columns.append(f"{name} {kind}" + (" NOT NULL" if strict else "") + (f" DEFAULT {literal(default, kind)}" if default is not None else ""))
+                    columns.append(
+                        f"{name} {kind}"
+                        + (" NOT NULL" if strict else "")
+                        + (f" DEFAULT {literal(default, kind)}" if default is not None else "")
+                    )
             if table.primary:
                 columns.append(f"PRIMARY KEY ({', '.join(table.key)})")
             by = {"hash": "id", "range": "id", "list": "part"}
@@ -321,7 +328,17 @@ def _table(draw: Any, number: int, *, only_keys: bool) -> Tab:
     if table.subject:
         table.erase = draw(st.sampled_from(("delete", "delete", "delete", "anonymise", KEEP_SHORT)))
     else:
-        choices = ("delete", "delete", "anonymise", "unlink", KEEP_SHORT, KEEP_LONG, KEEP_THEN_ANONYMISE, "delete_if_orphaned", "delete_if_orphaned")
+        choices = (
+            "delete",
+            "delete",
+            "anonymise",
+            "unlink",
+            KEEP_SHORT,
+            KEEP_LONG,
+            KEEP_THEN_ANONYMISE,
+            "delete_if_orphaned",
+            "delete_if_orphaned",
+        )
         table.erase = draw(st.sampled_from(choices))
     table.when_anonymised = draw(st.sampled_from((None, None, None, "delete", "anonymise", "unlink")))
     if table.subject and table.when_anonymised == "unlink":

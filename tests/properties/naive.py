@@ -150,7 +150,9 @@ class Naive:
         for thing in self.things[ref.child]:
             row = thing.row
             if ref.form in {"fk", "declared"}:
-                named = all(row[mine] is not None and row[mine] == key[theirs] for mine, theirs in zip(ref.columns, ref.parent_columns, strict=True))
+                named = all(
+                    row[mine] is not None and row[mine] == key[theirs] for mine, theirs in zip(ref.columns, ref.parent_columns, strict=True)
+                )
             elif ref.form == "poly":
                 named = row[ref.columns[0]] == first and row[ref.columns[1]] == "P"
             elif ref.form == "array":
@@ -217,7 +219,9 @@ class Naive:
                     for child in self._naming(ref, parent.row)
                     if not ref.leaf or child.table.leaf(child.row) == ref.leaf
                 ]
-                touched = parent in self.candidates or any(child in gone or child in self.soft or self._lost(ref, child) for ref, child in holders)
+                touched = parent in self.candidates or any(
+                    child in gone or child in self.soft or self._lost(ref, child) for ref, child in holders
+                )
                 left = [child for ref, child in holders if child not in gone and not self._lost(ref, child) and child is not parent]
                 if not touched or parent in gone or any(child not in self.soft for child in left):
                     continue

@@ -213,7 +213,10 @@ def test_foreign_keys_as_the_server_follows_them(session: Session, estate: Estat
                     for erasure in estate.erasures:
                         if erasure.kind == table.name:
                             where = " AND ".join(f"{name} = %s::{kind}" for name, kind in zip(table.key, table.types, strict=True))
-                            session.execute(f"DELETE FROM ONLY {b}.{table.name} WHERE {where}".replace("ONLY ", "" if table.partition else "ONLY "), [str(v) for v in erasure.key])
+                            session.execute(
+                                f"DELETE FROM ONLY {b}.{table.name} WHERE {where}".replace("ONLY ", "" if table.partition else "ONLY "),
+                                [str(v) for v in erasure.key],
+                            )
         except DatabaseError:
             # The server looks at RESTRICT and NO ACTION on the way, one key after the other; where it refuses, erasing may succeed.
             event("the server refuses")
@@ -221,5 +224,3 @@ def test_foreign_keys_as_the_server_follows_them(session: Session, estate: Estat
         execute(session, graph, lambda: people(session, graph, estate))
         assert rows(session, catalogue, a) == rows(session, catalogue, b)
         event("same rows")
-
-

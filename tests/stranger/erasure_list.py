@@ -4,7 +4,7 @@ Usage: erasure_list.py MIRROR-DIRECTORY ANCHOR-FILE PUBLIC-KEY-HEX [LABEL=DATA-K
 Prints size, head and the states of the tombstones; leaves with status 1 and a sentence when something does not verify.
 """
 
-# ruff: noqa: PT018, BLE001 - sixty lines that a reader compares with the page
+# ruff: noqa: BLE001 - sixty lines that a reader compares with the page
 
 import base64
 import hashlib

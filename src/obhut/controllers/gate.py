@@ -30,7 +30,8 @@ _CONTRACTS = "SELECT controller_id, id, valid_from, valid_until FROM controllers
 _CANDIDATES = """
 SELECT controller_id, id, kind, actions, database, subject_kind, subject_keys, valid_from, valid_until, revoked_at, used_by_run
 FROM controllers_instruction
-WHERE controller_id = ANY(%s) AND database = %s AND actions @> %s::varchar[] AND (subject_keys IS NULL OR subject_keys::text[] && %s::text[])
+WHERE controller_id = ANY(%s) AND database = %s AND actions @> %s::varchar[]
+  AND (subject_keys IS NULL OR subject_keys && %s::text[])
 ORDER BY id DESC
 """
 _NAMED = 10  # controllers that one refusal spells out

@@ -138,9 +138,7 @@ class Closure:
 
     # -- propagation ----------------------------------------------------------------------------------------------------------
 
-    def _reach(
-        self, cohort: Cohort, oid: int, rows: RowAddresses, treatment: Treatment | None, only: tuple[str, ...], reason: str
-    ) -> None:
+    def _reach(self, cohort: Cohort, oid: int, rows: RowAddresses, treatment: Treatment | None, only: tuple[str, ...], reason: str) -> None:
         verb = cohort.verb(treatment)
         if not rows or verb is None or verb is Verb.UNLINK:
             return
@@ -507,7 +505,6 @@ class Closure:
     def _set_otherwise(self, table: Table, change: NamedChange, column: str) -> bool:
         """Whether a default stands in for the null."""
         return change.name.startswith("set default") and table.by_name[column].default is not None
-
 
 
 _NONE = RowAddresses()

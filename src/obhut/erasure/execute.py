@@ -99,9 +99,7 @@ def _committed(session: Session, graph: Graph, find: Callable[[], Found], known:
     raise AssertionError("the last try returns or raises")
 
 
-def _transaction(
-    session: Session, graph: Graph, find: Callable[[], Found], known: Sequence[Trace], *, ordered: bool, late: bool
-) -> _Done:
+def _transaction(session: Session, graph: Graph, find: Callable[[], Found], known: Sequence[Trace], *, ordered: bool, late: bool) -> _Done:
     with session.transaction("repeatable read"):
         found = find()
         _fence(session, graph, found)

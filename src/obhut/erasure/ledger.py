@@ -383,7 +383,9 @@ def reveal(tombstone: TombstoneId | str, actor: Actor, purpose: Purpose, clock: 
 # ---- inside ----
 
 
-def _append(build: Callable[[Session, int, datetime], tuple[list[Pending], T]], clock: Clock, *, forgets: bool = False, defer: bool = False) -> T:
+def _append(
+    build: Callable[[Session, int, datetime], tuple[list[Pending], T]], clock: Clock, *, forgets: bool = False, defer: bool = False
+) -> T:
     """Append what ``build`` decides under the writer's lock, to all three places, or with ``defer`` to the list only for now."""
     here = places()
     now = clock.now()

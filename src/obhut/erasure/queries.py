@@ -138,10 +138,9 @@ class Queries:
             SQL("c.{} = p.{}").format(Identifier(mine), Identifier(theirs))
             for mine, theirs in zip(key.columns, key.referenced_columns, strict=True)
         )
-        query = SQL("SELECT c.tableoid, array_send(array_agg(c.ctid)) FROM {} c JOIN {} p ON {}"
-                    " WHERE p.ctid = ANY(%s) GROUP BY c.tableoid").format(
-            self._catalogue.tables[key.table].relation, _only(parent), join
-        )
+        query = SQL(
+            "SELECT c.tableoid, array_send(array_agg(c.ctid)) FROM {} c JOIN {} p ON {} WHERE p.ctid = ANY(%s) GROUP BY c.tableoid"
+        ).format(self._catalogue.tables[key.table].relation, _only(parent), join)
         return self._gather(query, [(chunk.parameter(),) for chunk in rows.chunks(CHUNK)]).rows
 
     def defaults(self, key: ForeignKey) -> Mapping[int, RowAddresses]:
@@ -171,10 +170,9 @@ class Queries:
 
     def referenced(self, reference: Reference, child: Table, rows: RowAddresses) -> Mapping[int, RowAddresses]:
         """Return the shared parents that rows of a child relation reference."""
-        query = SQL("SELECT p.tableoid, array_send(array_agg(p.ctid)) FROM {} c JOIN {} p ON {}"
-                    " WHERE c.ctid = ANY(%s) GROUP BY p.tableoid").format(
-            _only(child), self._catalogue.tables[reference.parent].relation, _reference_join(reference)
-        )
+        query = SQL(
+            "SELECT p.tableoid, array_send(array_agg(p.ctid)) FROM {} c JOIN {} p ON {} WHERE c.ctid = ANY(%s) GROUP BY p.tableoid"
+        ).format(_only(child), self._catalogue.tables[reference.parent].relation, _reference_join(reference))
         return self._gather(query, [(chunk.parameter(),) for chunk in rows.chunks(CHUNK)]).rows
 
     def referencing(self, reference: Reference, parent: Table, rows: RowAddresses) -> Iterator[tuple[int, int, int]]:

@@ -249,7 +249,7 @@ def read_catalogue(session: Session) -> Catalogue:
     for oid, name, primary, unique, names, predicate, valid in session.rows(_SQL["keys"]):
         if unique and valid:
             keys.setdefault(oid, []).append(Key(name, primary, tuple(names), predicate))
-    tables = {row[0]: Table(*row, tuple(columns.get(row[0], ())), tuple(keys.get(row[0], ()))) for row in session.rows(_SQL["tables"])}
+    tables = {row[0]: Table(*(*row, tuple(columns.get(row[0], ())), tuple(keys.get(row[0], ())))) for row in session.rows(_SQL["tables"])}
     foreign_keys = tuple(
         ForeignKey(
             oid=row[0],
@@ -273,7 +273,7 @@ def read_catalogue(session: Session) -> Catalogue:
         tables=tables,
         foreign_keys=foreign_keys,
         sequences=tuple(Sequence(*row) for row in session.rows(_SQL["sequences"])),
-        extensions={name: version for name, version in session.rows(_SQL["extensions"])},
+        extensions={str(name): str(version) for name, version in session.rows(_SQL["extensions"])},
         materialised_views=tuple(MaterialisedView(*row) for row in session.rows(_SQL["matviews"])),
         _names={table.full_name: oid for oid, table in tables.items()},
     )

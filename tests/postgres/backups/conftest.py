@@ -228,7 +228,14 @@ class Recovery:
         cluster.adopt(superuser="obhut")
         target = {"recovery_target_lsn": lsn} if lsn else {"recovery_target": "immediate"}
         cluster.configure(
-            {**target, "max_prepared_transactions": 10, "recovery_target_action": "pause", "restore_command": f"cp {wal}/%f %p", "archive_mode": "off", "hot_standby": True}
+            {
+                **target,
+                "max_prepared_transactions": 10,
+                "recovery_target_action": "pause",
+                "restore_command": f"cp {wal}/%f %p",
+                "archive_mode": "off",
+                "hot_standby": True,
+            }
         )
         signal = cluster.data / "recovery.signal"
         signal.touch()

@@ -196,7 +196,13 @@ def test_a_kill_while_expiring_leaves_whole_backups(started) -> None:
         'run.expire(settings, "courses", Actor(Role.SYSTEM, "test"), OffsetClock(timedelta(days=36)))',
     )
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for point in ("expire.remove.before", "expire.backup.renamed", "expire.remove.after", "expire.remove.after", "keystore.destroy.renamed"):
+    for point in (
+        "expire.remove.before",
+        "expire.backup.renamed",
+        "expire.remove.after",
+        "expire.remove.after",
+        "keystore.destroy.renamed",
+    ):
         command = [sys.executable, "-c", script, str(started.settings.path), "full"]
         assert subprocess.run(command, env={**variables, "OBHUT_DIE_AT": point}, check=False).returncode == -signal.SIGKILL, point
         for backup in started.repository.backups():

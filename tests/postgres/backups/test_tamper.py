@@ -24,8 +24,6 @@ from obhut.foundation.clock import SystemClock
 pytestmark = pytest.mark.fault
 
 
-
-
 @pytest.fixture
 def repository(installation):
     """Give a repository with a full and an incremental backup and archived WAL after them."""
@@ -74,7 +72,9 @@ def test_each_damage_to_a_base_backup_is_found_and_refused(installation, reposit
         "extra": lambda: (files / "base" / "1" / "99999").write_bytes(b"x"),
         "exchanged": lambda: shutil.copy(other, heap),
         "plain instead of sealed": lambda: heap.write_bytes(b"\0" * 8192),
-        "other incremental's file": lambda: shutil.copy(archive.layout.sealed / incremental.id / "files" / "PG_VERSION", files / "PG_VERSION"),
+        "other incremental's file": lambda: shutil.copy(
+            archive.layout.sealed / incremental.id / "files" / "PG_VERSION", files / "PG_VERSION"
+        ),
     }
     for number, (name, damage) in enumerate(damages.items()):
         damage()
@@ -204,7 +204,12 @@ def test_everything_goes_at_its_age_whatever_it_is(installation, repository) -> 
     keep = layout.base / repository.backups()[0].id / "annotations" / "keep"
     keep.parent.mkdir(parents=True)
     keep.write_text("full")
-    strange = [layout.root / "copy-of-everything.tar", repository.root / "notes.txt", layout.server / "incoming" / "x", layout.errors / "000000010000000000000001.unknown"]
+    strange = [
+        layout.root / "copy-of-everything.tar",
+        repository.root / "notes.txt",
+        layout.server / "incoming" / "x",
+        layout.errors / "000000010000000000000001.unknown",
+    ]
     for path in strange:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"personal data")
@@ -232,7 +237,11 @@ def test_everything_goes_at_its_age_whatever_it_is(installation, repository) -> 
     left = [path for path in repository.root.rglob("*") if path.is_file()]
     strangers = [path for path in left if path.suffix not in {".db", ".conf", ".log", ".json"} and ".lock" not in path.name]
     assert strangers == []
-    assert [label for label, state in repository.keys.labels() if label.startswith("backup-") and state == "active" and label < "backup-courses-" + _now()] == []
+    assert [
+        label
+        for label, state in repository.keys.labels()
+        if label.startswith("backup-") and state == "active" and label < "backup-courses-" + _now()
+    ] == []
 
 
 def _now() -> str:

@@ -49,7 +49,12 @@ def entry(path: str, content: bytes, algorithm: str = "CRC32C") -> dict:
 @pytest.fixture
 def backup(tmp_path: Path) -> tuple[Path, list[dict]]:
     """Give a small data directory and the entries of its manifest."""
-    files = {"PG_VERSION": b"18\n", "base/5/1259": b"heap" * 5000, "global/pg_control": SYSTEM.to_bytes(8, "little") + b"rest", "empty": b""}
+    files = {
+        "PG_VERSION": b"18\n",
+        "base/5/1259": b"heap" * 5000,
+        "global/pg_control": SYSTEM.to_bytes(8, "little") + b"rest",
+        "empty": b"",
+    }
     entries = []
     for number, (name, content) in enumerate(files.items()):
         path = tmp_path / name

@@ -19,7 +19,16 @@ RULES = Rules(33 * DAY, 35 * DAY, DAY, 6 * HOUR)
 NOW = datetime(2026, 11, 23, 7, tzinfo=UTC)
 
 
-def backup(ref: str, born: datetime, *, parent: str | None = None, took: timedelta = HOUR / 2, archive: int = 1, start: int = 0, usable: bool = True) -> Item:
+def backup(
+    ref: str,
+    born: datetime,
+    *,
+    parent: str | None = None,
+    took: timedelta = HOUR / 2,
+    archive: int = 1,
+    start: int = 0,
+    usable: bool = True,
+) -> Item:
     return Item(ItemKind.BACKUP, ref, born, archive, end=born + took, parent=parent, usable=usable, start=start)
 
 
@@ -73,7 +82,11 @@ CASES = {
         Item(ItemKind.WAL, "new-needed", NOW - 10 * DAY, 2, start=6, stop=8),
         Item(ItemKind.WAL, "third-server", NOW - 10 * DAY, 3, start=6, stop=8),
     ],
-    "clock-went-back": lambda: [backup("future", NOW + 3 * DAY), backup("present", NOW - DAY), Item(ItemKind.WAL, "future-wal", NOW + DAY, 1, start=9, stop=10)],
+    "clock-went-back": lambda: [
+        backup("future", NOW + 3 * DAY),
+        backup("present", NOW - DAY),
+        Item(ItemKind.WAL, "future-wal", NOW + DAY, 1, start=9, stop=10),
+    ],
 }
 
 
@@ -195,7 +208,15 @@ def test_a_clock_that_jumps_back_removes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("restorable", "gone_after", "full_every", "fits"),
-    [(33, 35, 1, True), (33, 35, 1.5, True), (33, 35, 1.6, False), (33, 35, 7, False), (33, 42, 7, True), (34, 35, 0.5, True), (35, 35, 0.1, False)],
+    [
+        (33, 35, 1, True),
+        (33, 35, 1.5, True),
+        (33, 35, 1.6, False),
+        (33, 35, 7, False),
+        (33, 42, 7, True),
+        (34, 35, 0.5, True),
+        (35, 35, 0.1, False),
+    ],
 )
 def test_limits_that_cannot_both_hold_are_refused(restorable, gone_after, full_every, fits) -> None:
     """Window plus time between full backups plus slack must fit into the limit; the hint says how often is often enough."""
