@@ -151,7 +151,9 @@ def _postmaster(directory: Path) -> int | None:
 
 def _kill_during(lost: Lost, find: Callable[[int, Path | None], int | None]) -> tuple[str | None, int]:
     """Run a restore, SIGKILL the process that ``find`` gives as soon as it gives one, and return the run and the status of the command."""
-    known = {path.name for path in (lost.installation.state / "restores").iterdir()}
+    place = lost.installation.state / "restores"
+    place.mkdir(mode=0o711, exist_ok=True)
+    known = {path.name for path in place.iterdir()}
     process = lost.obhut.begin(
         "restore", "run", "clinic", "--to", lost.point, env={"OBHUT_TRACE_FAULTPOINTS": str(lost.installation.folder / "trace")}
     )
@@ -159,7 +161,7 @@ def _kill_during(lost: Lost, find: Callable[[int, Path | None], int | None]) -> 
     hit = False
     while process.poll() is None and time.monotonic() < deadline:
         if not hit:
-            new = [path for path in (lost.installation.state / "restores").iterdir() if path.name not in known]
+            new = [path for path in place.iterdir() if path.name not in known]
             victim = find(process.pid, new[0] if new else None)
             if victim is not None:
                 os.kill(victim, signal.SIGKILL)
@@ -204,7 +206,7 @@ def test_its_servers_die(lost: Lost) -> None:
     assert len(failed) >= 2, "the kills came too late to test anything"
 
 
-@pytest.mark.parametrize("program", ["pg_combinebackup", "initdb", "pg_dump", "pg_checksums"])
+@pytest.mark.parametrize("program", ["pg_combinebackup", "initdb", "pg_dump"])
 def test_its_programs_die(lost: Lost, program: str) -> None:
     """A program below the restore is killed: the command fails with a stable code, or does without it; resume converges."""
 
