@@ -19,8 +19,9 @@ from obhut.erasure.canary import Canary
 from obhut.erasure.subjects import Person, lookup
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, qualified
-from obhut.restores import absence, figures, scan
+from obhut.restores import absence, bystanders, figures, scan
 from obhut.restores.absence import Absence
+from obhut.restores.bystanders import Innocent
 from obhut.restores.figures import TableFigures
 from obhut.restores.filter import Filter
 from obhut.restores.finish import Counter
@@ -129,10 +130,16 @@ def prove(evidence: Evidence, progress: Progress) -> Proof:
         )
         with progress.phase("asking for erased people", None, "people"):
             absences = absence.ask(target, graph, evidence.list_size, ledger.fingerprint_key(), evidence.now)
+            listed = any(ledger.open_list(graph.database, as_of=evidence.list_size, size=1))
+        with progress.phase("looking for people who are not listed", None, "people"):
+            innocents = bystanders.count(
+                source, evidence.source_graph, evidence.rows, evidence.list_size, ledger.fingerprint_key(), evidence.now
+            )
         canaries = [_canary(source, target, evidence, canary) for canary in evidence.canaries]
         statements = [
             _figures(tables, evidence),
-            _absence(absences),
+            _absence(absences, listed=listed),
+            _bystanders(innocents),
             _keys(target),
             _schema(source, target, evidence),
             _statistics(source, target, evidence),
@@ -142,13 +149,21 @@ def prove(evidence: Evidence, progress: Progress) -> Proof:
     return Proof(seed, tuple(statements), tuple(tables), tuple(absences), tuple(canaries))
 
 
-def prove_files(evidence: Evidence, proof: Proof, identifiers: Sequence[str], progress: Progress) -> Proof:
+@dataclass(frozen=True)
+class Identifiers:
+    """Identifiers of erased people, as they were stored, that nobody who stays shares, and how many stand in rows left out or changed."""
+
+    chosen: tuple[str, ...] = ()
+    total: int = 0
+
+
+def prove_files(evidence: Evidence, proof: Proof, identifiers: Identifiers, progress: Progress) -> Proof:
     """Add what the bytes say: of the stopped target's directory, and of the quarantine's as the positive control.
 
     Args:
         evidence: whose target is stopped.
         proof: of :func:`prove`.
-        identifiers: of erased people, not shared with anybody who stays; at most :data:`scan.BYTE_SEARCHED` are looked for.
+        identifiers: of :func:`unshared_identifiers`; at most :data:`scan.BYTE_SEARCHED` are looked for.
         progress: told what is going on.
     """
     cluster = evidence.target.cluster
@@ -161,7 +176,8 @@ def prove_files(evidence: Evidence, proof: Proof, identifiers: Sequence[str], pr
         checksums = threads.submit(
             cluster.binaries.run, ["pg_checksums", "--check", "--pgdata", cluster.data], as_server_user=True, check=False, timeout=86_400
         )
-        wanted = [form for value in [*tokens, *list(identifiers)[: scan.BYTE_SEARCHED]] for form in scan.variants(value)]
+        searched = identifiers.chosen[: scan.BYTE_SEARCHED]
+        wanted = [form for value in [*tokens, *searched] for form in scan.variants(value)]
         found = scan.files_with(cluster.directory, wanted, evidence.scratch)
         hits = (
             {token: scan.files_with(cluster.directory, list(scan.variants(token)), evidence.scratch) for token in tokens} if found else {}
@@ -181,16 +197,16 @@ def prove_files(evidence: Evidence, proof: Proof, identifiers: Sequence[str], pr
         )
         for finding, canary in zip(proof.canaries, evidence.canaries, strict=True)
     )
-    numbers = {"patterns": len(wanted), "files": len(found)}
+    numbers = {"patterns": len(wanted), "searched": len(searched), "identifiers": identifiers.total, "files": len(found)}
     # A search that did not find a canary where it was proves nothing by not finding it elsewhere.
     clean = Result.PASSED if any(controls.values()) else Result.UNCHECKED
-    searched = Statement("bytes", Result.FAILED if found else clean, numbers, tuple(sorted(found))[:20])
+    looked = Statement("bytes", Result.FAILED if found else clean, numbers, tuple(sorted(found))[:20])
     pages = Statement("page-checksums", _pages(ended.returncode, ended.stdout))
-    return Proof(proof.seed, (*proof.statements, searched, pages, _control(canaries)), proof.tables, proof.absences, canaries)
+    return Proof(proof.seed, (*proof.statements, looked, pages, _control(canaries)), proof.tables, proof.absences, canaries)
 
 
-def unshared_identifiers(evidence: Evidence, limit: int = scan.BYTE_SEARCHED) -> list[str]:
-    """Return identifiers of erased people, as they were stored, that nobody who stays shares.
+def unshared_identifiers(evidence: Evidence, limit: int = scan.BYTE_SEARCHED) -> Identifiers:
+    """Return identifiers of erased people, as they were stored, that nobody who stays shares, and how many were candidates.
 
     Only those that do not occur by chance: at least eight characters and not letters alone, since names and words stand in free text, too.
     """
@@ -199,12 +215,14 @@ def unshared_identifiers(evidence: Evidence, limit: int = scan.BYTE_SEARCHED) ->
         evidence.target.session(evidence.application) as target,
     ):
         values: list[str] = []
-        for chunk in scan.identifiers(source, evidence.source_graph, evidence.rows, size=limit, as_stored=True):
-            values.extend(value for value in chunk if len(value) >= 8 and not value.isalpha())
-            if len(values) >= limit:
-                break
+        total = 0
+        for chunk in scan.identifiers(source, evidence.source_graph, evidence.rows, as_stored=True):
+            total += len(chunk)
+            if len(values) < limit:
+                values.extend(value for value in chunk if len(value) >= 8 and not value.isalpha())
+        values = values[:limit]
         shared = scan.still_there(target, evidence.target_graph, [value.lower() for value in values]) if values else set()
-    return [value for value in values[:limit] if value.lower() not in shared]
+    return Identifiers(tuple(value for value in values if value.lower() not in shared), total)
 
 
 def _figures(tables: Sequence[TableFigures], evidence: Evidence) -> Statement:
@@ -222,15 +240,30 @@ def _figures(tables: Sequence[TableFigures], evidence: Evidence) -> Statement:
     return Statement("figures", Result.FAILED if wrong or extra else Result.PASSED, numbers, (*wrong, *extra)[:50])
 
 
-def _absence(absences: Sequence[Absence]) -> Statement:
+def _absence(absences: Sequence[Absence], *, listed: bool) -> Statement:
+    """Judge the answers. Where somebody is listed and nobody was asked about, silence is no answer."""
     wrong = tuple(f"{asked.table}" for asked in absences if not asked.holds)
     numbers = {
         "people": max((asked.people for asked in absences), default=0),
-        "questions": len(absences),
+        "questions": sum(asked.people > 0 for asked in absences),
         "rows": sum(asked.rows for asked in absences),
         "others": sum(asked.others for asked in absences),
     }
-    return Statement("absence", Result.FAILED if wrong else Result.PASSED, numbers, wrong)
+    silent = Result.UNCHECKED if listed and not numbers["questions"] else Result.PASSED
+    return Statement("absence", Result.FAILED if wrong else silent, numbers, wrong)
+
+
+def _bystanders(innocents: Sequence[Innocent]) -> Statement:
+    wrong = tuple(counted.table for counted in innocents if counted.unexplained)
+    sure = any(counted.unexplained and counted.certain for counted in innocents)
+    numbers = {
+        "listed": sum(counted.listed for counted in innocents),
+        "left_out": sum(counted.left_out for counted in innocents),
+        "anonymised": sum(counted.anonymised for counted in innocents),
+        "unexplained": sum(counted.unexplained for counted in innocents),
+    }
+    result = Result.FAILED if sure else Result.UNCHECKED if wrong else Result.PASSED
+    return Statement("bystanders", result, numbers, wrong)
 
 
 def _keys(target: Session) -> Statement:

@@ -491,7 +491,7 @@ class Restore:
             self._counters(source, graph), self.head, self.run.started_at, self.application, scratch,
         )  # fmt: skip
         proof = prove.prove(evidence, self.progress)
-        identifiers = prove.unshared_identifiers(evidence) if target.owned else []
+        identifiers = prove.unshared_identifiers(evidence) if target.owned else prove.Identifiers()
         if target.cluster is not None:
             self._reset_wal_if_deleted(target.cluster)
             target.cluster.stop(timeout=600)
