@@ -25,6 +25,7 @@ from obhut.journal.states import RunKind, RunState
 from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.connections import Session, parameter
 from obhut.promises.model import Evidence, State
+from obhut.restores import store
 
 PLAIN_CODES = frozenset({"backup-plain-wal", "backup-plain-base"})
 AGE_CODES = frozenset({"backup-too-old", "backup-byte-too-old"})
@@ -320,12 +321,27 @@ def restores(settings: Settings, clock: Clock) -> Iterator[Evidence]:
         proof = {step.name: step for step in runs.list_steps(done[0].id)}.get("prove")
         if proof is None or proof.finished_at is None:
             yield Evidence("the last restore carries no proof", State.BROKEN, proved_at, name, f'Look at "obhut runs show {done[0].id}".')
+        elif not _control_found(done[0].id):
+            yield Evidence(
+                "the last restore was proved without its positive control: no canary was there to be found",
+                State.UNPROVEN,
+                proved_at,
+                name,
+                f'Plant one: "obhut canary plant {name}". The next backup carries it.',
+            )
         elif now - proved_at > DRILL:
             yield Evidence(
                 f"the last proved restore is {(now - proved_at).days} days old", State.UNPROVEN, proved_at, name, "Drill once a quarter."
             )
         else:
             yield Evidence("the last restore was proved before it was opened", State.KEPT, proved_at, name)
+
+
+def _control_found(run_id: str) -> bool:
+    """Whether a restore's certificate says that a canary was found before and not after: finding nothing proves nothing by itself."""
+    kept = store.find(run_id)
+    statements = kept.document["certificate"]["statements"] if kept else ()
+    return any(statement["name"] == "canaries" and statement["result"] == "passed" for statement in statements)
 
 
 def _findings(settings: Settings, database: str, clock: Clock) -> list[Finding]:
