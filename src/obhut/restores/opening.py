@@ -1,8 +1,9 @@
 """Opening a restored database: only after its proof, under the lock of the erasure list, and then everybody may come in.
 
 The order survives a kill: nothing that was erased since the proof may be missing (looked up under the lock, so nobody is recorded in
-between), the new epoch stands in the list before the first person can get a number again, then the door is opened. Repeating it does
-no harm.
+between), no sequence can hand out a number again that was handed out since, the new epoch stands in the list before the first person
+can get one, then the door is opened. What the target records about its load goes last: as long as the step is not done, a repeated run
+has to find it. Repeating it does no harm.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.states import RunState
+from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier
+from obhut.restores import finish, preflight, store, streams
 from obhut.restores import run as restoring
-from obhut.restores import store, streams
 from obhut.restores import target as targets
 from obhut.restores.errors import NotProvedError, RestoreStateError
 from obhut.restores.progress import Progress
@@ -73,17 +75,31 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
                 targets.settle(target.cluster)
                 target.cluster.start(timeout=600)
             with target.session(streams.application_name(run_id)) as session:
-                session.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(streams.RECORDS)))
+                if step.already is None:
+                    _raise_sequences(settings, run.database, session)
                 system, timeline = session.row(
                     "SELECT (SELECT system_identifier::text FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint())"
                 ) or ("0", 1)
             epoch = ledger.new_epoch(run.database, run_id, system, int(timeline), clock)
             targets.open_to_others(target)
             step.record(epoch=epoch.number, system_identifier=system)
+        _forget_load(target, run_id)
         store.opened(run_id, clock)
         restoring.remove(settings, run, target=False)
         runs.finish(run, RunState.DONE, clock=clock)
     return Opened(run_id, target.url, epoch.number, str(system))
+
+
+def _raise_sequences(settings: Settings, database: str, session: Session) -> None:
+    """Carry sequences above what production handed out since the proof, as far as heartbeats and the list tell; never down."""
+    graph = preflight.require_graph(settings, database, session)
+    counted = finish.counters(session, graph, database)
+    finish.set_sequences(session, [counter for counter in counted if counter.wanted != counter.last])
+
+
+def _forget_load(target: Target, run_id: str) -> None:
+    with target.session(streams.application_name(run_id)) as session:
+        session.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(streams.RECORDS)))
 
 
 def url_of(settings: Settings, run_id: str) -> str:
