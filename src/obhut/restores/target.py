@@ -18,7 +18,7 @@ from obhut.foundation.settings import Settings
 from obhut.postgres.clusters import Cluster, binaries, server_user
 from obhut.postgres.connections import Session, parameter, with_parameters
 from obhut.postgres.sql import SQL, Identifier, trusted
-from obhut.restores import schema
+from obhut.restores import schema, streams
 from obhut.restores.errors import RestoreStateError, TargetNotEmptyError
 from obhut.restores.schema import Entry
 
@@ -29,6 +29,12 @@ UNBOUND = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+_LIMIT, _PUBLIC = "door: limit", "door: public"  # how a given database was found
+_DOOR = """
+SELECT datconnlimit, EXISTS (
+  SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0 AND privilege_type = 'CONNECT')
+FROM pg_database WHERE datname = %s
+"""
 _BOOT = "boot"  # exists while the cluster is not durable
 _LOADING: dict[str, str | int | bool] = {
     "fsync": False,
@@ -146,13 +152,19 @@ def require_empty(target: Target) -> None:
 
 
 def close_to_others(target: Target) -> None:
-    """Keep everybody else out of a given database until it is opened."""
+    """Keep everybody else out of a given database until it is opened; how it was found is recorded in it."""
     if target.owned:
         return
     name = Identifier(target.name)
-    with Session.connect(target.admin_url, application_name="obhut restore") as session:
-        session.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(name))
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(name))  # superusers are not bound by it
+    with target.session("obhut restore") as session:
+        streams.prepare_records(session)
+        with session.transaction():  # a killed run leaves the door as it was, or closed with its record
+            if _LIMIT not in streams.finished(session):
+                row = session.row(_DOOR, (target.name,)) or (-1, True)
+                streams.record(session, _LIMIT, int(row[0]))
+                streams.record(session, _PUBLIC, int(row[1]))
+            session.execute(SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(name))
+            session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT 0").format(name))  # superusers are not bound by it
         session.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
             " AND application_name NOT LIKE 'obhut%%'",
@@ -161,13 +173,18 @@ def close_to_others(target: Target) -> None:
 
 
 def open_to_others(target: Target) -> None:
-    """Let others into a given database."""
+    """Let those into a given database who could enter before it was closed; nothing, once that was done and the records are gone."""
     if target.owned:
         return
     name = Identifier(target.name)
-    with Session.connect(target.admin_url, application_name="obhut restore") as session:
-        session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(name))
-        session.execute(SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(name))
+    with target.session("obhut restore") as session:
+        if session.value("SELECT to_regclass(%s) IS NULL", (f"{streams.RECORDS}.done",)):
+            return
+        found = streams.finished(session)
+        with session.transaction():
+            session.execute(SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(name, trusted(str(found.get(_LIMIT, -1)))))
+            if found.get(_PUBLIC):
+                session.execute(SQL("GRANT CONNECT ON DATABASE {} TO PUBLIC").format(name))
 
 
 def make_durable(cluster: Cluster) -> None:
