@@ -67,7 +67,7 @@ def _close(scene: Scene, *, keep_running: bool) -> None:
     ]
     if keep_running:
         lines.append(text("The servers run on. Look around: export OBHUT_CONFIG={file}", file=scene.folder / FILE_NAME))
-        lines.append("  obhut restore list · obhut erasures list · obhut runs list · obhut promises --evidence")
+        lines.append("  obhut restore list · obhut erasures list · obhut runs list · obhut promises --evidence · obhut serve")
         lines.append(f"  psql '{scene.url}'")
     else:
         lines.append(text("Nothing runs any more. Look at the files, or play it again with --keep-running to look around."))

@@ -74,7 +74,7 @@ full_every = "P1D"
 incremental_every = "PT6H"
 restorable = "P33D"
 gone_after = "P35D"
-heartbeat = 1                           # seconds; a minute is usual
+heartbeat = 60                          # seconds; "obhut serve" beats
 """
 
 
