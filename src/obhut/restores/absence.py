@@ -17,7 +17,7 @@ from obhut.erasure import ledger, store
 from obhut.erasure.entries import Action, Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import Cohort, cohort_of, keep_periods
-from obhut.erasure.verify import verify
+from obhut.erasure.verify import Answer, verify
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
 
@@ -131,14 +131,20 @@ def _ask_link(asked: _Asked, link: Link, others: set[int], *, staying: bool) -> 
     question = f"rows that name the {asked.subject.kind} by {link.name}"
     query = _naming(asked, link)
     if query is None:
-        yield from _link_by_eraser(asked, link)
+        yield from _link_by_eraser(asked, link, others)
         return
     named = {int(number): int(count) for number, count in asked.session.rows(query) if number not in others}
     rows = 0
+    changed: dict[Cohort, list[Tombstone]] = defaultdict(list)
     for tombstone, cohort in _cohorts(asked, sorted(named)):
-        if cohort.verb(link.treatment(anonymising=cohort.anonymising)) in {Verb.DELETE, Verb.UNLINK}:
+        verb = cohort.verb(link.treatment(anonymising=cohort.anonymising))
+        if verb in {Verb.DELETE, Verb.UNLINK}:
             rows += named[tombstone.seq]
+        elif verb is Verb.ANONYMISE:
+            changed[cohort].append(tombstone)
     yield Absence(child.full_name, question, asked.people, rows)
+    for cohort, members in changed.items():  # rows that may name the person still, with none of the person's values
+        yield from _by_eraser(asked, cohort, members, link)
 
 
 def _naming(asked: _Asked, link: Link) -> Composable | None:
@@ -203,7 +209,7 @@ def _by_eraser(asked: _Asked, cohort: Cohort, members: Sequence[Tombstone], link
         chunk = members[start : start + _CHUNK]
         keys = [tombstone.key for tombstone in chunk if tombstone.key is not None]
         for answer in verify(asked.session, asked.graph, asked.subject.kind, keys, cohort).answers:
-            if link is not None and not answer.question.endswith(f" by {link.name}"):
+            if link is not None and not _is_about(answer, asked, link):
                 continue
             totals[answer.table, answer.question][0] += len(chunk)
             totals[answer.table, answer.question][1] += answer.rows
@@ -211,11 +217,19 @@ def _by_eraser(asked: _Asked, cohort: Cohort, members: Sequence[Tombstone], link
         yield Absence(table, question, people, rows)
 
 
-def _link_by_eraser(asked: _Asked, link: Link) -> Iterator[Absence]:
+def _is_about(answer: Answer, asked: _Asked, link: Link) -> bool:
+    named = f"rows that name the {asked.subject.kind} by {link.name}"
+    about = answer.question in {named, f"values of {named} and are not anonymised"}
+    return about and answer.table == asked.graph.catalogue.tables[link.child].full_name
+
+
+def _link_by_eraser(asked: _Asked, link: Link, others: set[int]) -> Iterator[Absence]:
     groups: dict[Cohort, list[Tombstone]] = defaultdict(list)
     periods = keep_periods(asked.graph)
     for chunk in ledger.open_list(asked.graph.database, as_of=asked.size, subject_kind=asked.subject.kind, size=_CHUNK):
         for tombstone in chunk:
+            if tombstone.seq in others:
+                continue
             groups[cohort_of(periods, tombstone.action, tombstone.erased_at, asked.now)].append(tombstone)
     for cohort, members in groups.items():
         yield from _by_eraser(asked, cohort, members, link)
