@@ -226,10 +226,10 @@ class SideRestore(Restore):
                 table = catalogue.tables[leaf]
                 into = Identifier(self.side.schema, names[catalogue.root(leaf).oid])
                 for query in _queries(table, addresses, rows):
-                    statement = SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(into, column_list(table.stored_columns))
+                    statement = streams.copy_in(into, table, SQL(""))
                     for name, value in rows.settings.items():
                         source.set(name, value)
-                    target.copy_in(statement, source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query)))
+                    target.copy_in(statement, streams.rows_out(source, target, table, query))
             target.execute(SQL("COMMENT ON SCHEMA {} IS {}").format(place, trusted("'" + streams_mark + "'")))
         return names
 

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from obhut.postgres.catalogue import Table
 from obhut.postgres.clusters import Binaries
 from obhut.postgres.connections import Session
 from obhut.postgres.programs import environment
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, column_list, qualified
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, column_list, qualified, trusted
 from obhut.restores.errors import StreamError
 from obhut.restores.filter import TableFilter, inside
 from obhut.restores.plan import Part, Range
@@ -32,6 +32,15 @@ from obhut.restores.plan import Part, Range
 RECORDS = "obhut_restore"
 SMALL = 512  # blocks: below 4 MiB starting two programs costs more than it saves
 _HASHED_SINCE = 150000
+# Types that hold an oid and read and write a name.
+_NAMES = frozenset(
+    {
+        "regclass", "regcollation", "regconfig", "regdatabase", "regdictionary", "regnamespace", "regoper", "regoperator", "regproc",
+        "regprocedure", "regrole", "regtype",
+    }
+)  # fmt: skip
+# So that a text means the same on both sides: names with their schema, money without a currency.
+_AS_TEXT = {"search_path": "", "lc_monetary": "C"}
 _STATE = re.compile(r"\b(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5})\b")
 _READING = {
     "statement_timeout": "0",
@@ -41,6 +50,11 @@ _READING = {
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
 }
+
+
+def as_text(table: Table) -> bool:
+    """Whether a table's rows travel as text: the binary form of ``regclass`` and its like is an oid, which means another object there."""
+    return any(column.base_type.removesuffix("[]") in _NAMES for column in table.columns if not column.is_generated)
 
 
 def reading(table: Table, part: Part, rows: TableFilter, version: int, columns: tuple[str, ...]) -> Composed:
@@ -133,9 +147,7 @@ class Pipe:
         """Carry a part through two open sessions and return its number of rows."""
         with target.transaction():
             frozen = _truncate(target, into, part)
-            copied = target.copy_in(
-                _copy_in(into, table, frozen=frozen), source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query))
-            )
+            copied = target.copy_in(_copy_in(into, table, frozen=frozen), rows_out(source, target, table, query))
             record(target, part.name, copied)
         return copied
 
@@ -147,7 +159,7 @@ class Pipe:
         """
         mark = self.directory / f"{os.getpid()}-{abs(hash(part.name)):x}"
         done = mark.with_suffix(".done")
-        reader = _private(mark.with_suffix(".read.sql"), self._reader(query))
+        reader = _private(mark.with_suffix(".read.sql"), self._reader(table, query))
         writer = _private(mark.with_suffix(".write.sql"), self._writer(table, part, into, done))
         psql = f"{shlex.quote(str(self.programs.path('psql')))} -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=sqlstate -v SHOW_CONTEXT=never"
         # The mark is set by the shell that still holds the pipe open: whoever reads the end of the stream can see it.
@@ -180,10 +192,10 @@ class Pipe:
         separator = "&" if "?" in url else "?"
         return f"{url}{separator}application_name={self.application}" if "://" in url else f"{url} application_name={self.application}"
 
-    def _reader(self, query: Composable) -> str:
-        wanted = {**_READING, **self.settings}
+    def _reader(self, table: Table, query: Composable) -> str:
+        wanted = {**_READING, **self.settings, **(_AS_TEXT if as_text(table) else {})}
         assignments = "".join(f"SET {_quoted_setting(name)} TO {Literal(value).as_string(None)};\n" for name, value in wanted.items())
-        return f"{assignments}COPY ({query.as_string(None)}) TO STDOUT (FORMAT binary);\n"
+        return f"{assignments}COPY ({query.as_string(None)}) TO STDOUT (FORMAT {_form(table)});\n"
 
     def _writer(self, table: Table, part: Part, into: Composable, done: Path) -> str:
         name = into.as_string(None)
@@ -191,12 +203,13 @@ class Pipe:
         if "\n" in name + columns:
             raise StreamError(f"{table.full_name} has a name with a line break", "psql cannot be told such a name.")
         frozen = ", FREEZE" if part.alone else ""
+        settings = "".join(f"SET {name} TO '{value}'; " for name, value in _AS_TEXT.items()) if as_text(table) else ""
         truncate = f"TRUNCATE ONLY {name};\n" if part.alone else ""
         return (
             "SET synchronous_commit TO off; SET client_min_messages TO error; SET default_transaction_read_only TO off;\n"
             "SET statement_timeout TO 0; SET lock_timeout TO 0; SET idle_in_transaction_session_timeout TO 0;\n"
-            f"BEGIN;\n{truncate}"
-            f"\\copy {name} ({columns}) FROM pstdin WITH (FORMAT binary{frozen})\n"
+            f"{settings}\nBEGIN;\n{truncate}"
+            f"\\copy {name} ({columns}) FROM pstdin WITH (FORMAT {_form(table)}{frozen})\n"
             "\\set copied :ROW_COUNT\n"
             f"\\set ended `cat {shlex.quote(str(done))} 2>/dev/null || echo 0`\n"
             "\\if :ended\n"
@@ -212,8 +225,35 @@ def _truncate(target: Session, into: Composable, part: Part) -> bool:
 
 
 def _copy_in(into: Composable, table: Table, *, frozen: bool) -> Composed:
-    options = SQL("FORMAT binary, FREEZE") if frozen else SQL("FORMAT binary")
-    return SQL("COPY {} ({}) FROM STDIN ({})").format(into, column_list(table.stored_columns), options)
+    return copy_in(into, table, SQL(", FREEZE") if frozen else SQL(""))
+
+
+def copy_in(into: Composable, table: Table, options: Composable) -> Composed:
+    """Return the statement that takes in what :func:`rows_out` yields."""
+    return SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(into, column_list(table.stored_columns), trusted(_form(table)), options)
+
+
+def rows_out(source: Session, target: Session, table: Table, query: Composable) -> Iterator[memoryview]:
+    """Return a table's rows in the form in which they travel, for a target that is inside a transaction."""
+    if not as_text(table):
+        return source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(query))
+    _speak_plainly(target)
+    return _texts_out(source, query)
+
+
+def _texts_out(source: Session, query: Composable) -> Iterator[memoryview]:
+    with source.transaction():
+        _speak_plainly(source)
+        yield from source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT text)").format(query))
+
+
+def _speak_plainly(session: Session) -> None:
+    for name, value in _AS_TEXT.items():
+        session.execute(SQL("SET LOCAL {} TO {}").format(Identifier(name), Literal(value)))
+
+
+def _form(table: Table) -> str:
+    return "text" if as_text(table) else "binary"
 
 
 def destination(table: Table, schema: str | None = None) -> Composable:

@@ -62,6 +62,8 @@ INSERT INTO booking (person_id, title, price, at) SELECT 1 + g % 300, 'Kurs ' ||
 INSERT INTO event SELECT 1 + g % 300, DATE '2025-06-01' + (g % 500), 'war da' FROM generate_series(1, 4000) g;
 INSERT INTO message (sender, recipient, body) SELECT 1 + g % 300, 1 + (g * 7) % 300, 'Nachricht ' || g FROM generate_series(1, 900) g;
 INSERT INTO team SELECT g, ARRAY[g, g + 1, 7] FROM generate_series(1, 10) g;
+CREATE TABLE watched (what regclass, seen timestamptz);
+INSERT INTO watched VALUES ('booking', now());
 INSERT INTO setting VALUES ('a', '{"x":  1}');
 REFRESH MATERIALIZED VIEW names;
 CREATE TRIGGER no_touch BEFORE INSERT ON setting FOR EACH ROW EXECUTE FUNCTION touch();
@@ -124,6 +126,7 @@ databases:
         links: [{to: public.person, array: members, erase: unlink}]
         not_personal: [id, members]
       public.setting: {personal: false}
+      public.watched: {personal: false}
 """
 
 
