@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -238,7 +238,7 @@ def mounts() -> bool:
             subprocess.run(["umount", probe], check=True)
         return done
     finally:
-        os.rmdir(probe)
+        Path(probe).rmdir()
 
 
 def test_a_full_disk_fails_cleanly_and_heals(installation, place) -> None:
