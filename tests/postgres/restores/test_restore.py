@@ -6,17 +6,22 @@ import json
 
 import pytest
 
+from obhut.erasure.addresses import RowAddresses
+from obhut.erasure.effects import Seed
 from obhut.erasure.entries import Action as ErasureAction
 from obhut.erasure.erase import Eraser
+from obhut.erasure.plan import Cohort
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import SystemClock
 from obhut.foundation.errors import ObhutError
 from obhut.journal import runs
 from obhut.journal.states import RunState
 from obhut.postgres.connections import Session
+from obhut.promises import examine
+from obhut.promises.model import State
 from obhut.restores import opening, run, side, store
 from obhut.restores import verify as verification
-from obhut.restores.errors import NotProvedError, SchemaLeakError, TargetNotEmptyError
+from obhut.restores.errors import NotProvedError, RestoreStateError, SchemaLeakError, TargetNotEmptyError
 from obhut.restores.plan import parse_target
 
 ACTOR = Actor(Role.OPERATOR, "acc-7")
@@ -37,7 +42,10 @@ def test_restore_leaves_out_the_erased_and_keeps_all_others(story) -> None:
     failed = [s for s in content["statements"] if s["result"] != "passed"]
     assert [s["name"] for s in failed] == ["index-structure"]
     passed = {s["name"] for s in content["statements"] if s["result"] == "passed"}
-    assert {"absence", "figures", "canaries", "bytes", "page-checksums", "schema-text", "sequences"} <= passed
+    assert {"absence", "bystanders", "figures", "canaries", "bytes", "page-checksums", "schema-text", "sequences"} <= passed
+    searched = next(s["numbers"] for s in content["statements"] if s["name"] == "bytes")
+    # An e-mail address each: two people, the canary, and two who only lose the key of one of them, whose own are not searched for.
+    assert 0 < searched["searched"] < searched["identifiers"] == 5
     tables = {f"{t['schema']}.{t['name']}": t for t in content["tables"]}
     assert tables["public.booking"]["source"] == story.before["booking"]
     assert tables["public.person"]["source"] - tables["public.person"]["deleted"] == tables["public.person"]["target"]
@@ -61,6 +69,7 @@ def test_restore_leaves_out_the_erased_and_keeps_all_others(story) -> None:
         assert session.value("SELECT count(*) FROM pg_trigger WHERE tgname = 'no_touch'") == 1
         assert session.value("SELECT nextval('person_id_seq')") > 301
         assert session.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'obhut_restore'") == 0
+        assert session.value("SELECT what::text FROM watched") == "booking"  # by name: oids are others here
         assert session.value("SHOW fsync") == "on"
     found = verification.verify(outcome.certificate, key=None, settings=story.settings, url=done.url)
     assert found.passed, [finding for finding in found.findings if finding.result != "passed"]
@@ -165,23 +174,62 @@ def test_side_schema_of_one_person_journals_no_key(story) -> None:
         session.execute("DROP SCHEMA one CASCADE")
 
 
-def test_restore_into_a_given_empty_database(story) -> None:
-    """An empty database of a given server is filled while nobody else may connect, and opened after the proof."""
+def test_restore_into_a_given_empty_database(story, monkeypatch) -> None:
+    """An empty database of a given server is filled while nobody else may connect, and opened after the proof to those who could before."""
+    door = "SELECT datconnlimit, has_database_privilege('app user', oid, 'CONNECT') FROM pg_database WHERE datname = 'given'"
     with Session.connect(story.vendor.url()) as session:
-        session.execute("CREATE DATABASE given TEMPLATE template0")
+        session.execute("CREATE DATABASE given TEMPLATE template0 CONNECTION LIMIT 17")
+        session.execute("REVOKE CONNECT ON DATABASE given FROM PUBLIC")
     url = story.vendor.url("given")
     outcome = restore(story, story.lsn, target=url)
     with Session.connect(story.vendor.url()) as session:
-        assert session.value("SELECT datconnlimit FROM pg_database WHERE datname = 'given'") == 0
+        assert session.row(door) == (0, False)
+    from obhut.backups import models  # not before Django is ready
+
+    models.SequenceMark.objects.update_or_create(
+        database="courses",
+        schema="public",
+        name="person_id_seq",
+        defaults={"id": "mark-person", "increment": 1, "value": 5_000, "seen_at": CLOCK.now()},
+    )
+    with monkeypatch.context() as killed:
+        killed.setattr(opening, "_forget_load", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            opening.open_database(story.settings, outcome.run, ACTOR, CLOCK)
+    with Session.connect(url) as session:
+        assert session.value("SELECT count(*) FROM obhut_restore.done") > 0
+    with pytest.raises(RestoreStateError):
+        run.resume(story.settings, outcome.run, ACTOR, CLOCK)
     opening.open_database(story.settings, outcome.run, ACTOR, CLOCK)
+    assert runs.get(outcome.run).state is RunState.DONE
     with Session.connect(story.vendor.url()) as session:
-        assert session.value("SELECT datconnlimit FROM pg_database WHERE datname = 'given'") == -1
+        assert session.row(door) == (17, False)
     with Session.connect(url) as session:
         assert session.value("SELECT count(*) FROM person WHERE id = 7") == 0
+        assert session.value("SELECT nextval('person_id_seq')") == 5_001  # seen in production after the proof
+        assert session.value("SELECT to_regnamespace('obhut_restore') IS NULL")
     with pytest.raises(TargetNotEmptyError):
         restore(story, story.lsn, target=url)
     with Session.connect(story.vendor.url()) as session:
         session.execute("DROP DATABASE given")
+
+
+def test_a_restore_without_its_positive_control_is_unproven(story) -> None:
+    """The promise counts an opened restore as proved only if its certificate says that a canary was found before and not after."""
+    done = next(found for found in runs.list_runs(kind="restore", limit=100) if found.state is RunState.DONE)
+    assert [seen.state for seen in examine.restores(story.settings, CLOCK)] == [State.KEPT]
+    from obhut.restores import models  # not before Django is ready
+
+    row = models.Certificate.objects.get(run=done.id)
+    for statement in row.document["certificate"]["statements"]:
+        if statement["name"] == "canaries":
+            statement["result"] = "unchecked"
+    row.save()
+    assert [seen.state for seen in examine.restores(story.settings, CLOCK)] == [State.UNPROVEN]
+
+
+def _interrupt(*_arguments) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_row_left_behind_fails_the_proof(story, monkeypatch) -> None:
@@ -191,6 +239,7 @@ def test_a_row_left_behind_fails_the_proof(story, monkeypatch) -> None:
     def with_a_row(self, target):
         with target.session("tamper") as session:
             session.execute("INSERT INTO team VALUES (99, '{7}')")
+            session.execute("UPDATE booking SET title = 'not anonymised' WHERE id = (SELECT min(id) FROM booking WHERE person_id = 8)")
         return true_delta(self, target)
 
     monkeypatch.setattr(run.Restore, "_delta", with_a_row)
@@ -199,6 +248,28 @@ def test_a_row_left_behind_fails_the_proof(story, monkeypatch) -> None:
     assert "figures" in str(failed.value)
     tampered = runs.list_runs(kind="restore", limit=1)[0]
     assert tampered.state is RunState.FAILED
+    statements = {s["name"]: s for s in store.find(tampered.id).document["certificate"]["statements"]}
+    assert set(statements["absence"]["places"]) == {"public.team", "public.booking"}
     with pytest.raises(NotProvedError):
         opening.open_database(story.settings, tampered.id, ACTOR, CLOCK)
+    run.abandon(story.settings, tampered.id, CLOCK)
+
+
+def test_an_innocent_person_left_out_fails_the_proof(story, monkeypatch) -> None:
+    """A filter that takes one person too many, with everything that is theirs, balances in its figures and fails the proof all the same."""
+    true_resolve = run.resolve
+
+    def with_an_innocent(source, graph, seeds):
+        ((oid, address),) = source.addresses("SELECT tableoid, ctid FROM person WHERE id = 55")
+        rows = {oid: RowAddresses.from_tids([address])}
+        return true_resolve(source, graph, [*seeds, Seed(Cohort(ErasureAction.ERASE), graph.subject("participant"), rows)])
+
+    monkeypatch.setattr(run, "resolve", with_an_innocent)
+    with pytest.raises(NotProvedError) as failed:
+        restore(story, story.lsn)
+    assert "bystanders (public.person)" in str(failed.value)
+    tampered = runs.list_runs(kind="restore", limit=1)[0]
+    statements = store.find(tampered.id).document["certificate"]["statements"]
+    assert [s["name"] for s in statements if s["result"] == "failed"] == ["bystanders"]
+    assert {s["name"]: s for s in statements}["bystanders"]["numbers"]["unexplained"] == 1
     run.abandon(story.settings, tampered.id, CLOCK)
