@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,18 +23,21 @@ ANCHOR = "erasure-list.anchor"
 @contextmanager
 def _kept(*paths: Path) -> Iterator[None]:
     """Put files and directories back as they were."""
-    aside = [(path, path.with_name(f"{path.name}.aside")) for path in paths]
+    place = Path(tempfile.mkdtemp(prefix="obhut-aside", dir="/tmp"))  # not beside them, where it would be found and used
+    aside = [(path, place / f"{number}") for number, path in enumerate(paths)]
     for path, copy in aside:
         shutil.copytree(path, copy, symlinks=True) if path.is_dir() else shutil.copy2(path, copy)
     try:
         yield
     finally:
         for path, copy in aside:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-            copy.rename(path)
+            shutil.copytree(copy, path, symlinks=True) if copy.is_dir() else shutil.copy2(copy, path)
+        shutil.rmtree(place)
 
 
 def _flip(path: Path, at: float = 0.5) -> None:
