@@ -122,7 +122,7 @@ class Graph:
         if kind not in self.subjects:
             known = ", ".join(self.subjects)
             raise DataMapError(
-                [Finding("subject-unknown", (self.database, "subjects"), f"there is no subject kind {kind}", f"Use one of: {known}.")]
+                [Finding("subject-unknown", (self.database, "subjects"), "there is no subject kind of that name", f"Use one of: {known}.")]
             )
         return self.subjects[kind]
 
