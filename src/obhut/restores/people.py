@@ -88,6 +88,10 @@ def _met(session: Session, subject: Subject, sources: Sequence[Composable], data
         for query in sources:
             control.copy_in(SQL("COPY obhut_met FROM STDIN"), _gathered(session.copy_out(SQL("COPY ({}) TO STDOUT").format(query))))
         control.execute("ANALYZE obhut_met")
+        # A cursor plans for its first rows, and statistics of the list may be older than the list: either would have the keys, which have
+        # no index, read once for every tombstone.
+        control.set("cursor_tuple_fraction", "1.0", local=True)
+        control.set("enable_nestloop", "off", local=True)
         on = SQL(" AND ").join(
             SQL("t.key[{}]::{} = m.{}").format(trusted(str(number)), trusted(kind), Identifier(name))
             for number, (name, kind) in enumerate(zip(names, subject.key_types, strict=True), 1)
