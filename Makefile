@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH :=
 
-.PHONY: help venv demo test check bench docs lock format clean
+.PHONY: help venv demo test faults check bench docs lock format clean
 
 help: ## Show these recipes
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,7 +33,12 @@ check: $(READY) ## Lint, types, import rules, unit tests, documentation
 test: $(READY) ## Run every test; installs Debian's PostgreSQL where it is missing
 	@bash tools/debian.sh
 	@bash tools/samples.sh
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -m "not long"
+
+faults: $(READY) ## Kill and damage at every step: the long part of the fault matrix (an hour on two cores)
+	@bash tools/debian.sh
+	@bash tools/samples.sh
+	$(BIN)/pytest tests -m long
 
 bench: $(READY) ## Measure speed against pg_dump and hand-written SQL; writes build/bench.json
 	@mkdir -p build

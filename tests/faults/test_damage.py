@@ -15,7 +15,7 @@ import pytest
 from support.lost import Lost
 from support.sweep import sweep
 
-pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow, pytest.mark.long]
 
 ANCHOR = "erasure-list.anchor"
 
