@@ -67,12 +67,13 @@ def _close(scene: Scene, *, keep_running: bool) -> None:
     ]
     if keep_running:
         lines.append(text("The servers run on. Look around: export OBHUT_CONFIG={file}", file=scene.folder / FILE_NAME))
-        lines.append("  obhut restore list · obhut erasures list · obhut runs list · obhut promises --evidence · obhut serve")
-        lines.append(f"  psql '{scene.url}'")
+        lines.append("  obhut restore list · obhut erasures list · obhut promises --evidence · obhut serve")
     else:
         lines.append(text("Nothing runs any more. Look at the files, or play it again with --keep-running to look around."))
     lines.append(text("Remove everything: obhut demo clean"))
     scene.stage.closing(lines)
+    if keep_running:
+        scene.stage.command(f"psql '{scene.url}'")
 
 
 @contextmanager
