@@ -180,6 +180,7 @@ class Eraser:
             SubjectMissingError: a person is not in the database and was never erased; nothing was done.
             ErasureIncompleteError: rows remain; the tombstones stay recorded, so no restore brings the person back.
         """
+        self._confirmed = clock  # also where nothing is left to do: a crash may have left a confirmation that the mirror lacks
         run = RunId(new_id("run"))
         wanted = list(dict.fromkeys(tuple(key) for key in keys))
         graph = self.checked()
@@ -415,6 +416,7 @@ def finish(settings: Settings, database: str, clock: Clock, *, older_than: timed
     """
     outcomes = []
     with Eraser(settings, database) as eraser:
+        eraser._confirmed = clock
         for tombstones in known.in_state(database, State.RECORDED, size=chunk):
             by_kind: dict[tuple[str, Action], list[Tombstone]] = defaultdict(list)
             for tombstone in (item for item in tombstones if clock.now() - item.erased_at >= older_than):
