@@ -88,7 +88,15 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
         compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.tombstones, scale.rounds)
     memory = max(own.largest, peak)
     peak_line = Comparison(
-        "memory", "peak of the largest of Obhut's own processes", memory / 1_000_000, MEMORY_BOUND, None, (), (), {"erasing": own.largest, "restoring": peak}, "MB"
+        "memory",
+        "peak of the largest of Obhut's own processes",
+        memory / 1_000_000,
+        MEMORY_BOUND,
+        None,
+        (),
+        (),
+        {"erasing": own.largest, "restoring": peak},
+        "MB",
     )
     return [*compared, *found, peak_line]
 

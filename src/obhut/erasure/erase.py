@@ -97,10 +97,10 @@ class Eraser:
         """Return the eraser; leaving the block closes its session."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the session, and bring the mirror up to what was confirmed meanwhile."""
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        """Close the session, and bring the mirror up to what was confirmed meanwhile; a failure is not covered by another."""
         self.session.close()
-        if self._confirmed is not None:
+        if self._confirmed is not None and failure is None:
             ledger.settle(self._confirmed)
 
     @property
