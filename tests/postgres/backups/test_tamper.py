@@ -171,9 +171,10 @@ def test_the_chain_of_records_is_followed_to_the_target(installation, repository
     records.check(target, 1, full.begin_lsn, lsn, programs)
     with pytest.raises(WalError, match="do not lead"):
         records.check(target, 1, full.begin_lsn, repository.wal_end(1, full.begin_lsn), programs)
-    content = bytearray((target / segments[1].name).read_bytes())
-    content[200] ^= 1
-    (target / segments[1].name).write_bytes(content)
+    content = bytearray((target / segments[0].name).read_bytes())
+    begin = int(full.begin_lsn.split("/")[1], 16) % len(content)
+    content[begin : begin + 32] = bytes(byte ^ 0xFF for byte in content[begin : begin + 32])  # the very first record that counts
+    (target / segments[0].name).write_bytes(content)
     with pytest.raises(WalError):
         records.check(target, 1, full.begin_lsn, lsn, programs)
 
