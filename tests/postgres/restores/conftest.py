@@ -15,11 +15,12 @@ from obhut.backups import run as backups
 from obhut.controllers import register
 from obhut.controllers.records import ContractTerms
 from obhut.controllers.vocabulary import Action, Channel, InstructionKind
-from obhut.erasure import canary, ledger
+from obhut.erasure import canary, known, ledger
 from obhut.erasure.entries import Action as ErasureAction
 from obhut.erasure.erase import Eraser
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import SystemClock
+from obhut.foundation.ids import new_id
 from obhut.foundation.settings import Settings, load
 from obhut.postgres import control as control_module
 from obhut.postgres.clusters import Cluster, binaries, server_user
@@ -245,6 +246,17 @@ def story(workplace: Path, control_server: Cluster, control_schema: str) -> Iter
                 Cluster(cluster.parent, binaries(settings, 18), server_user(settings)).remove()
             vendor.remove()
             shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def production_again(request: pytest.FixtureRequest) -> None:
+    """Go back to the vendor's server where an earlier test has opened a restored one: the list knows which of them is in use."""
+    if "story" not in request.fixturenames:
+        return
+    story: Story = request.getfixturevalue("story")
+    identifier = str(story.vendor.system_identifier())
+    if known.opened_system("courses") not in {None, identifier}:
+        ledger.new_epoch("courses", new_id("run"), identifier, 1, CLOCK)
 
 
 def _more(story: Story, number: int) -> None:
