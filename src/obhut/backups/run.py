@@ -295,7 +295,7 @@ def ensure_receiver(workshop: Workshop, engine: Engine, archive: Archive) -> Non
                     return
                 time.sleep(0.05)
             child.end()
-            if not engine.lost_wal():
+            if not engine.lost_wal() or not _until(lambda: not active(), _RECEIVER_PATIENCE):
                 break
     raise EngineError(
         "the WAL receiver did not start to stream",
@@ -312,11 +312,13 @@ def begin_receiver(workshop: Workshop, engine: Engine) -> Child:
     """Start the WAL receiver with a slot that it can use.
 
     A slot whose WAL the server has given up (``max_slot_wal_keep_size``) is made anew, and a receiver that was sent away begins where
-    the server is now. Both leave a gap: the check reports it, and the next run takes a full base backup.
+    the server is now, with a new slot, too. Both leave a gap: the check reports it, and the next run takes a full base backup.
     """
     with source.opened(workshop.database.url) as server:
         state = server.slot(workshop.slot)
-        if state is not None and state.wal_status == "lost" and not state.active:
+        # A receiver that is sent away has first told the slot where it wants to begin. The server may call a slot reserved that stands
+        # on removed WAL, and the engine aligns the next receiver with the slot: it would be sent away for ever.
+        if state is not None and not state.active and (state.wal_status == "lost" or engine.lost_wal()):
             server.drop_slot(workshop.slot)
     engine.prepare()
     engine.ensure_slot()
