@@ -90,25 +90,24 @@ def test_killed_at_one_instant_after_the_other(lost: Lost) -> None:
     assert lost.obhut("erasures", "verify")["size"] > 0
 
 
-def test_killed_once_and_resumed(lost: Lost) -> None:
+def test_killed_once_and_resumed(fresh: Lost) -> None:
     """A kill in the middle of each long step and one uninterrupted resume: proved, every row right, steps that were done are not repeated."""
-    lost.obhut("canary", "plant", "clinic")
 
     def case(name: str) -> None:
-        known = set(lost.runs())
-        lost.obhut.killed_at(name, "restore", "run", "clinic", "--to", lost.point)
-        run = _newest(lost, known)
+        known = set(fresh.runs())
+        fresh.obhut.killed_at(name, "restore", "run", "clinic", "--to", fresh.point)
+        run = _newest(fresh, known)
         assert run is not None
-        shown = lost.obhut("restore", "show", run)
+        shown = fresh.obhut("restore", "show", run)
         assert shown["state"] == "interrupted"
         done_before = {step["name"] for step in shown["steps"] if step["state"] == "done"}
-        lost.obhut.refused("restore", "open", run, code=NOT_PROVED, status=5)
-        assert lost.obhut("restore", "resume", run)["holds"] is True
-        again = {step["name"]: step["attempts"] for step in lost.obhut("restore", "show", run)["steps"]}
+        fresh.obhut.refused("restore", "open", run, code=NOT_PROVED, status=5)
+        assert fresh.obhut("restore", "resume", run)["holds"] is True
+        again = {step["name"]: step["attempts"] for step in fresh.obhut("restore", "show", run)["steps"]}
         assert all(again[step] == 1 for step in done_before & {"preflight", "condemn", "unseal", "wal", "recover"})
-        opened = _open_and_check(lost, run)
+        opened = _open_and_check(fresh, run)
         assert opened
-        _stop_target(lost, run)
+        _stop_target(fresh, run)
 
     sweep(["erasure-list.committed", "restore.link.unsealed", "restore.part.after", "restore.prove.before"], case)
 
@@ -222,18 +221,18 @@ def test_its_programs_die(lost: Lost, program: str) -> None:
     _stop_target(lost, run)
 
 
-def test_an_erasure_arrives_during_the_restore(lost: Lost) -> None:
+def test_an_erasure_arrives_during_the_restore(fresh: Lost) -> None:
     """Somebody is erased between load and proof, and somebody between proof and opening: neither is in the opened database, nor a byte of them."""
     first, second = LATER
-    known = set(lost.runs())
-    lost.obhut.killed_at("restore.prove.before", "restore", "run", "clinic", "--to", lost.point)
-    run = str(_newest(lost, known))
-    lost.installation.erase("patient", first)
-    assert lost.obhut("restore", "resume", run)["holds"] is True
-    lost.installation.erase("patient", second)
-    lost.expected = lost.later  # for every later restore to the same point, too
-    _open_and_check(lost, run)
-    assert lost.obhut("restore", "verify", lost.installation.state / "certificates" / f"{run}.json")["passed"] is True
-    _target(lost, run).stop()
-    assert scanner.hits(lost.directory(run), [lost.token, *(f"secret{number}@mail.invalid" for number in LATER)]) == []
-    _stop_target(lost, run)
+    known = set(fresh.runs())
+    fresh.obhut.killed_at("restore.prove.before", "restore", "run", "clinic", "--to", fresh.point)
+    run = str(_newest(fresh, known))
+    fresh.installation.erase("patient", first)
+    assert fresh.obhut("restore", "resume", run)["holds"] is True
+    fresh.installation.erase("patient", second)
+    fresh.expected = fresh.later
+    _open_and_check(fresh, run)
+    assert fresh.obhut("restore", "verify", fresh.installation.state / "certificates" / f"{run}.json")["passed"] is True
+    _target(fresh, run).stop()
+    assert scanner.hits(fresh.directory(run), [fresh.token, *(f"secret{number}@mail.invalid" for number in LATER)]) == []
+    _stop_target(fresh, run)
