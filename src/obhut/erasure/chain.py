@@ -8,8 +8,8 @@ from typing import Final
 from obhut.foundation.ids import new_id
 
 _ORIGIN: Final = b"obhut erasure list v1 origin\n"
-_ENTRY: Final = b"obhut erasure list v1 entry\n"
-_PRIVATE: Final = b"obhut erasure list v1 private\n"
+ENTRY: Final = b"obhut erasure list v1 entry\n"
+PRIVATE: Final = b"obhut erasure list v1 private\n"
 ORIGIN_PREFIX: Final = "obhut.erasure-list/"
 SALT_BYTES: Final = 32
 
@@ -26,9 +26,9 @@ def start(origin: str) -> bytes:
 
 def extend(head: bytes, entry: str) -> bytes:
     """Return the head after one more entry, given as canonical text."""
-    return sha256(_ENTRY + head + entry.encode()).digest()
+    return sha256(ENTRY + head + entry.encode()).digest()
 
 
 def commit(salt: bytes, private: str) -> bytes:
     """Return the commitment to a private part, given as canonical text."""
-    return sha256(_PRIVATE + salt + private.encode()).digest()
+    return sha256(PRIVATE + salt + private.encode()).digest()

@@ -357,25 +357,49 @@ class Places:
         cipher = AESGCM(self.keystore.data_key(label))
         return nonce + cipher.encrypt(nonce, private_lines(privates), associated_data(origin, first, count))
 
+    def open_sealed(self, segment: Segment, origin: str) -> bytes | None:
+        """Return the lines of the private parts of a segment, or None when their data key was destroyed.
+
+        Raises:
+            UnsealError: they do not open although the key should be there.
+        """
+        if segment.sealed is None or segment.label is None:
+            return b""
+        if self.keystore.state(segment.label) in {KeyState.DESTROYED, KeyState.DESTROYING}:
+            return None
+        try:
+            cipher = AESGCM(self.keystore.data_key(segment.label, create=False))
+            data = associated_data(origin, segment.first, len(segment.entries))
+            return cipher.decrypt(segment.sealed[:_NONCE_BYTES], segment.sealed[_NONCE_BYTES:], data)
+        except (InvalidTag, ValueError, KeyMissingError):
+            raise _unopened(segment) from None
+
+    def private_parts(self, segment: Segment, plain: bytes) -> list[Private]:
+        """Return the private parts of the lines that :meth:`open_sealed` returned.
+
+        Raises:
+            UnsealError: they are not of this form.
+        """
+        try:
+            return parse_private_lines(plain)
+        except ValueError:
+            raise _unopened(segment) from None
+
     def unseal(self, segment: Segment, origin: str) -> list[Private] | None:
         """Return the private parts of a segment, or None when their data key was destroyed.
 
         Raises:
             UnsealError: they do not open although the key should be there.
         """
-        if segment.sealed is None or segment.label is None:
-            return []
-        if self.keystore.state(segment.label) in {KeyState.DESTROYED, KeyState.DESTROYING}:
-            return None
-        try:
-            cipher = AESGCM(self.keystore.data_key(segment.label, create=False))
-            data = associated_data(origin, segment.first, len(segment.entries))
-            return parse_private_lines(cipher.decrypt(segment.sealed[:_NONCE_BYTES], segment.sealed[_NONCE_BYTES:], data))
-        except (InvalidTag, ValueError, KeyMissingError):
-            raise UnsealError(
-                f"the private parts of the mirror from entry {segment.first} do not open",
-                "Does the key store belong to this list, and is it complete?",
-            ) from None
+        plain = self.open_sealed(segment, origin)
+        return None if plain is None else self.private_parts(segment, plain)
+
+
+def _unopened(segment: Segment) -> UnsealError:
+    return UnsealError(
+        f"the private parts of the mirror from entry {segment.first} do not open",
+        "Does the key store belong to this list, and is it complete?",
+    )
 
 
 def verify_segment(before: bytes, segment: Segment) -> bytes:

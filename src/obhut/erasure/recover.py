@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from obhut.erasure import chain, store
-from obhut.erasure.check import Replay, check_database, check_private, walk
+from obhut.erasure.check import check_private, walk
 from obhut.erasure.entries import Pending, Private, parse
 from obhut.erasure.errors import (
     AnchorMissingError,
@@ -22,9 +22,11 @@ from obhut.erasure.errors import (
     MirrorTornError,
     UnsealError,
 )
+from obhut.erasure.listing import check_database
 from obhut.erasure.mirror import Segment
 from obhut.erasure.notes import Checkpoint
 from obhut.erasure.places import Places
+from obhut.erasure.replay import Replay
 from obhut.erasure.store import Stored
 from obhut.foundation import faultpoints
 from obhut.postgres.connections import Session
@@ -122,7 +124,7 @@ def _read_mirror(places: Places, anchor: Checkpoint | None, head: Stored | None)
     origin = head.origin if head else _origin(places, anchor)
     digest = chain.start(origin)
     try:
-        for segment, after in walk(places, origin, anchor.size if anchor else 0, end):
+        for segment, after, _ in walk(places, origin, anchor.size if anchor else 0, end):
             for text in segment.entries:
                 try:
                     replay.step(parse(text))
@@ -153,7 +155,7 @@ def _compare(places: Places, session: Session, head: Stored, mirrored: _Mirrored
 def _copy_to_list(places: Places, session: Session, head: Stored, mirrored: _Mirrored, anchored: int) -> Stored:
     """Append the mirror's later entries to the list, a segment a transaction, so that a kill loses nothing that was copied."""
     start = head.size
-    for segment, after in walk(places, head.origin, anchored, places.mirror.size_of_last()):
+    for segment, after, _ in walk(places, head.origin, anchored, places.mirror.size_of_last()):
         if segment.last <= head.size:
             if segment.last == head.size and after != head.hash:
                 raise ListForkedError(f"list and mirror differ at or before entry {head.size}")

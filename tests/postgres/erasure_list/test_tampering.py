@@ -142,6 +142,11 @@ DATABASE_ATTACKS = {
         ],
     ),
     "another person's key": ("erasure-list-state", ["UPDATE erasure_tombstone SET key = '{4}' WHERE seq = 3"]),
+    "a key that begins at five": (
+        "erasure-list-state",
+        ["UPDATE erasure_tombstone SET key = ('[5:5]=' || key::text)::text[] WHERE seq = 3"],
+    ),
+    "a key in two dimensions": ("erasure-list-state", ["UPDATE erasure_tombstone SET key = ARRAY[key] WHERE seq = 3"]),
     "another fingerprint": ("erasure-list-state", ["UPDATE erasure_tombstone SET fingerprint = repeat('cc', 32) WHERE seq = 1"]),
     "a later erased_at": ("erasure-list-state", ["UPDATE erasure_tombstone SET erased_at = erased_at + interval '1 us' WHERE seq = 1"]),
     "a forgotten key of an open tombstone": (
@@ -161,6 +166,92 @@ def test_tampering_with_the_control_database_is_found(places, attack):
     places.sql(*statements)
     places.fresh()
     assert code_of(places.settings) == expected
+
+
+PLAIN_ATTACKS = {
+    "an edited entry": ("erasure-list-tampered", ["UPDATE erasure_entry SET body = replace(body, 'ctl_1', 'ctl_2') WHERE seq = 5003"]),
+    "an edited entry with its state": (
+        "erasure-list-tampered",
+        [
+            "UPDATE erasure_entry SET body = replace(body, 'ctl_1', 'ctl_2') WHERE seq = 5003",
+            "UPDATE erasure_tombstone SET controller = 'ctl_2' WHERE seq = 5003",
+        ],
+    ),
+    "an edited hash": ("erasure-list-tampered", ["UPDATE erasure_entry SET hash = sha256('x') WHERE seq = 5003"]),
+    "hashes from an edited entry on": (
+        "erasure-list-tampered",
+        [
+            "UPDATE erasure_entry SET body = replace(body, 'ctl_1', 'ctl_2') WHERE seq = 5099",
+            "UPDATE erasure_tombstone SET controller = 'ctl_2' WHERE seq = 5099",
+            (
+                "UPDATE erasure_entry SET hash = sha256('obhut erasure list v1 entry\n'::text::bytea || (SELECT hash FROM erasure_entry WHERE seq = 5098)"
+                " || body::bytea) WHERE seq = 5099"
+            ),
+        ],
+    ),
+    "a dropped entry": (
+        "erasure-list-gap",
+        ["DELETE FROM erasure_entry WHERE seq = 5003", "DELETE FROM erasure_tombstone WHERE seq = 5003"],
+    ),
+    "a dropped first entry": (
+        "erasure-list-gap",
+        ["DELETE FROM erasure_entry WHERE seq = 1", "DELETE FROM erasure_tombstone WHERE seq = 1"],
+    ),
+    "a dropped block": (
+        "erasure-list-gap",
+        ["DELETE FROM erasure_entry WHERE seq <= 5000", "DELETE FROM erasure_tombstone WHERE seq <= 5000"],
+    ),
+    "swapped entries": (
+        "erasure-list-reordered",
+        [
+            "CREATE TEMP TABLE swap AS SELECT * FROM erasure_entry WHERE seq IN (5003, 5004)",
+            "UPDATE erasure_entry e SET body = s.body, hash = s.hash FROM swap s WHERE e.seq IN (5003, 5004) AND s.seq = 10007 - e.seq",
+            "DROP TABLE swap",
+        ],
+    ),
+    "the last entries gone": ("erasure-list-truncated", ["DELETE FROM erasure_entry WHERE seq > 5050"]),
+    "lifted without an entry": (
+        "erasure-list-state",
+        ["UPDATE erasure_tombstone SET state = 'lifted', key = NULL, fingerprint = NULL, salt = NULL WHERE seq = 5003"],
+    ),
+    "another state": ("erasure-list-state", ["UPDATE erasure_tombstone SET state = 'effective' WHERE seq = 5003"]),
+    "a tombstone's row gone": ("erasure-list-state", ["DELETE FROM erasure_tombstone WHERE seq = 5003"]),
+    "another person's key": ("erasure-list-state", ["UPDATE erasure_tombstone SET key = '{4}' WHERE seq = 5003"]),
+    "swapped keys": (
+        "erasure-list-state",
+        [
+            (
+                "UPDATE erasure_tombstone t SET key = o.key, fingerprint = o.fingerprint, salt = o.salt FROM erasure_tombstone o"
+                " WHERE t.seq IN (5003, 5004) AND o.seq = 10007 - t.seq"
+            )
+        ],
+    ),
+    "a key that begins at five": (
+        "erasure-list-state",
+        ["UPDATE erasure_tombstone SET key = ('[5:5]=' || key::text)::text[] WHERE seq = 5003"],
+    ),
+    "a key in two dimensions": ("erasure-list-state", ["UPDATE erasure_tombstone SET key = ARRAY[key] WHERE seq = 5003"]),
+    "a key with nothing behind": ("erasure-list-state", ["UPDATE erasure_tombstone SET key = key || NULL::text WHERE seq = 5003"]),
+    "another salt": ("erasure-list-state", ["UPDATE erasure_tombstone SET salt = sha256('x') WHERE seq = 5003"]),
+    "a later erased_at": ("erasure-list-state", ["UPDATE erasure_tombstone SET erased_at = erased_at + interval '1 us' WHERE seq = 5003"]),
+}
+
+
+@pytest.fixture
+def long_list(opened_list, clock, new):
+    """Give a list of more than one block, of plain tombstones only: what is verified without looking at every row by itself."""
+    ledger.record([new(number, fingerprint=f"{number:064x}") for number in range(1, 5101)], clock)
+    assert ledger.verify_list(opened_list).size == 5100
+    return Places(opened_list)
+
+
+@pytest.mark.parametrize("attack", PLAIN_ATTACKS)
+def test_tampering_with_one_of_many_plain_entries_is_found(long_list, attack):
+    """The short way of verifying a long list finds what the long way finds, and names it alike."""
+    expected, statements = PLAIN_ATTACKS[attack]
+    long_list.sql(*statements)
+    long_list.fresh()
+    assert code_of(long_list.settings) == expected
 
 
 def _flip_sealed(places) -> None:

@@ -150,10 +150,38 @@ SELECT e.seq, e.body, e.hash, t.key, t.fingerprint, coalesce(t.salt, r.salt), r.
 FROM erasure_entry e LEFT JOIN erasure_tombstone t USING (seq) LEFT JOIN erasure_resolution r USING (seq)
 WHERE e.seq > %s ORDER BY e.seq LIMIT %s
 
--- check: the whole list beside the state of its tombstones
+-- check_block: entries from a number to a number, as texts, hashes, lines of private parts, and states; and the numbers of those whose row
+-- in the table of tombstones does not plainly follow from the entry. Without a backslash in the texts nothing in them is escaped, and what
+-- the entry names between its quotes is what the columns hold. (OFFSET 0: each expression is computed once.)
+SELECT count(*), string_agg(body, E'\n'), string_agg(hash, ''), string_agg(CASE WHEN follows AND key IS NOT NULL THEN line ELSE '' END, E'\n'),
+       string_agg(state, ''), array_agg(seq) FILTER (WHERE NOT follows)
+FROM (
+  SELECT seq, body, hash, key, line, coalesce(array_position(ARRAY['recorded', 'effective', 'lifted', 'retired'], state)::text, '0') AS state,
+    coalesce(
+      sealed_under IS NOT NULL AND action IN ('erase', 'anonymise') AND strpos(body, '\') = 0
+      AND (key IS NULL OR strpos(line, '\') = 0 AND strpos(array_to_string(key, ''), '"') = 0
+        AND CASE WHEN array_ndims(key) = 1 THEN array_lower(key, 1) = 1 AND array_position(key, NULL) IS NULL END)
+      AND body = concat(
+        '{"action":"', action, '","at":"', erased_at, '","commitment":"', substr(body, 63 + length(action), 64), '","controller":"', controller,
+        '","database":"', database, '","epoch":', epoch, ',"erased_at":"', erased_at, '","id":"', id, '","instruction":"', instruction,
+        '","kind":"tombstone","map":"', map_version, '","seq":', seq, ',"subject":"', subject_kind, '"}'
+      ), false) AS follows
+  FROM (
+    SELECT e.seq, e.body, e.hash, t.id, t.database, t.controller, t.subject_kind, t.key, t.action, t.map_version, t.instruction, t.epoch,
+           t.state, t.sealed_under, to_char(t.erased_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS erased_at,
+           e.seq || ' ' || encode(t.salt, 'hex') || ' {"fingerprint":"' || t.fingerprint || '","key":["' || array_to_string(t.key, '","')
+             || '"]}' AS line
+    FROM (SELECT * FROM erasure_entry WHERE seq BETWEEN %(low)s AND %(high)s) e
+    LEFT JOIN (SELECT * FROM erasure_tombstone WHERE seq BETWEEN %(low)s AND %(high)s) t USING (seq) ORDER BY e.seq OFFSET 0
+  ) AS beside OFFSET 0
+) AS judged
+
+-- check_rows: entries beside the state of their tombstones
 SELECT e.seq, e.body, e.hash, t.id, t.database, t.controller, t.subject_kind, t.key, t.fingerprint, t.salt, t.action, t.map_version, t.instruction,
-       t.epoch, to_char(t.erased_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.state, t.sealed_under
-FROM erasure_entry e LEFT JOIN erasure_tombstone t USING (seq) ORDER BY e.seq
+       t.epoch, to_char(t.erased_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.state, t.sealed_under,
+       t.key IS NULL OR coalesce(CASE WHEN array_ndims(t.key) = 1 THEN array_lower(t.key, 1) = 1 AND array_position(t.key, NULL) IS NULL END, false)
+FROM (SELECT * FROM erasure_entry WHERE seq = ANY(%(numbers)s)) e
+LEFT JOIN (SELECT * FROM erasure_tombstone WHERE seq = ANY(%(numbers)s)) t USING (seq) ORDER BY e.seq
 
 -- reveal: the private part of one tombstone
 SELECT key, fingerprint FROM erasure_tombstone WHERE id = %s
