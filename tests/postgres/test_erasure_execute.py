@@ -530,3 +530,83 @@ def execute_rows(tids: Sequence[bytes]) -> Any:
     from obhut.erasure.addresses import RowAddresses
 
     return RowAddresses.from_tids(tids)
+
+
+# -- large objects ------------------------------------------------------------------------------------------------------------
+
+
+def _with_scans(place: Place, *, anonymise: bool = False) -> dict[str, int]:
+    """Give people scans as large objects: one of person 3 alone, one shared with person 4, one that a kept invoice names, too."""
+    place.sql(
+        "CREATE DOMAIN scan AS oid; ALTER TABLE person ADD scan scan; ALTER TABLE visit ADD picture oid; ALTER TABLE invoice ADD page oid"
+    )
+    made = {name: int(place.session.value("SELECT lo_from_bytea(0, 'x')::int8")) for name in ("own", "shared", "kept", "other", "table")}
+    place.sql(
+        f"UPDATE person SET scan = {made['own']} WHERE id = 3;"
+        f"UPDATE visit SET picture = {made['shared']} WHERE person_id IN (3, 4) AND id = (SELECT min(id) FROM visit v WHERE v.person_id = visit.person_id);"
+        f"UPDATE visit SET picture = {made['kept']} WHERE id = (SELECT max(id) FROM visit v WHERE v.person_id = 3);"
+        f"UPDATE invoice SET page = {made['kept']} WHERE person_id = 3;"
+        f"UPDATE person SET scan = {made['other']} WHERE id = 5"
+    )
+    if anonymise:
+        place.map = rules(
+            person={
+                "erase": "delete",
+                "columns": {
+                    "email": {"category": "user.contact.email", "anonymise": "null"},
+                    "scan": {"category": "user.content", "anonymise": "null"},
+                },
+            },
+            visit={"erase": "delete", "when_anonymised": "anonymise", "links": [{"to": "public.person"}]},
+        )
+    return made
+
+
+def _objects(place: Place) -> set[int]:
+    return {int(oid) for (oid,) in place.session.rows("SELECT oid::int8 FROM pg_largeobject_metadata")}
+
+
+def test_large_objects_go_with_the_last_row_that_names_them(place: Place) -> None:
+    """What only the person's rows name is unlinked in the same transaction; what another person or a kept row names stays."""
+    made = _with_scans(place)
+    done = place.erase([place.tombstone(3)])
+    assert done.large_objects == 1
+    assert set(made.values()) - _objects(place) == {made["own"]}
+    assert place.erase([place.tombstone(4)]).large_objects == 1
+    assert set(made.values()) - _objects(place) == {made["own"], made["shared"]}
+
+
+def test_large_objects_go_with_the_value_that_is_anonymised(place: Place) -> None:
+    """A column that is made null names its object no more."""
+    made = _with_scans(place, anonymise=True)
+    assert place.erase([place.tombstone(3, Action.ANONYMISE)]).large_objects == 1
+    assert set(made.values()) - _objects(place) == {made["own"]}
+
+
+def test_large_objects_stay_when_the_erasure_is_rolled_back(place: Place) -> None:
+    """An erasure that cannot be completed unlinks nothing."""
+    made = _with_scans(place)
+    place.sql(_trigger("event", "BEFORE DELETE", "RETURN NULL;"))
+    with pytest.raises(ErasureIncompleteError):
+        place.erase([place.tombstone(3)])
+    assert set(made.values()) <= _objects(place)
+
+
+def test_a_number_that_is_no_large_object_is_left_alone(place: Place) -> None:
+    """A column of type oid may name a table: nothing is unlinked, and nothing fails."""
+    made = _with_scans(place)
+    place.sql("UPDATE person SET scan = 'vendor'::regclass::oid WHERE id = 6")
+    assert place.erase([place.tombstone(6)]).large_objects == 0
+    assert set(made.values()) <= _objects(place)
+
+
+def test_the_short_way_is_not_taken_past_large_objects(place: Place) -> None:
+    """A map that is a plain tree of deletions goes the long way once a column may name large objects."""
+    plain = rules(event=None, invoice=None)
+    plain["tables"] |= {"public.event": {"personal": False}, "public.invoice": {"personal": False}}
+    place.map = plain
+    subject = place.graph.subject("person")
+    assert direct.compile_plan(place.graph, subject, Cohort(Action.ERASE)) is not None
+    place.sql("ALTER TABLE visit ADD picture oid")
+    subject = place.graph.subject("person")
+    assert direct.compile_plan(place.graph, subject, Cohort(Action.ERASE)) is None

@@ -131,6 +131,7 @@ def _outcome_document(outcome: Outcome) -> dict[str, object]:
         "tombstones": outcome.tombstones if len(outcome.tombstones) <= 100 else [outcome.tombstones[0], "…", outcome.tombstones[-1]],
         "rows_deleted": outcome.deleted,
         "rows_changed": outcome.changed,
+        "large_objects": outcome.large_objects,
         "lsn": outcome.lsn,
         "verified": outcome.verification is not None and outcome.verification.passed,
         "questions": len(outcome.verification.answers) if outcome.verification else 0,
@@ -152,4 +153,6 @@ def _show_outcome(outcome: Outcome) -> None:
         changed=outcome.changed,
         questions=questions,
     )
+    if outcome.large_objects:
+        output.say("{count} large objects unlinked, which no remaining row names.", count=outcome.large_objects)
     output.note("Run {run}; committed before {lsn}. No restore brings them back.", run=outcome.run, lsn=outcome.lsn)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Reference, Subject
 from obhut.datamap.models import Verb
+from obhut.erasure import objects
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.subjects import Found
@@ -88,6 +89,8 @@ def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan |
     statement = SQL("WITH {} SELECT {}").format(SQL(", ").join(parts), SQL(", ").join(outputs))
     roots = [*paths, *(reference.parent for reference in references)]
     relations = tuple({oid for root in roots for oid in (root, *(leaf.oid for leaf in graph.catalogue.leaves(root)))})
+    if any(objects.columns(graph.catalogue.tables[oid]) for oid in relations):
+        return None  # large objects go with the rows that name them, and only the long way looks for them
     return DirectPlan(statement, parameters, tuple(tables), tuple(shared), relations)
 
 

@@ -56,6 +56,7 @@ class Outcome:
         tombstones: numbers in the erasure list.
         people: rows of people found in the database.
         already: people whose tombstone was effective before.
+        large_objects: large objects unlinked.
     """
 
     run: RunId
@@ -67,6 +68,7 @@ class Outcome:
     lsn: Lsn | None
     plan: ErasurePlan | None
     verification: Verification | None
+    large_objects: int = 0
 
 
 class Eraser:
@@ -369,6 +371,7 @@ class Eraser:
             executed.lsn,
             plan,
             verification,
+            executed.large_objects,
         )
 
     def _archive_map(self) -> None:

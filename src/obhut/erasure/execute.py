@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from obhut.datamap.graph import Graph
+from obhut.erasure import objects
 from obhut.erasure.closure import Effects, TableEffect, Trace, traces
 from obhut.erasure.refusals import ErasureIncompleteError
 from obhut.erasure.subjects import Found
@@ -39,6 +40,7 @@ class Executed:
         deleted: rows deleted, over all passes.
         changed: rows changed in the first pass.
         lsn: write-ahead log position after the commit.
+        large_objects: large objects unlinked, over all passes.
     """
 
     effects: Effects
@@ -46,6 +48,7 @@ class Executed:
     deleted: int
     changed: int
     lsn: Lsn
+    large_objects: int = 0
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class _Done:
     deleted: int
     traces: list[Trace]
     worked: bool = True
+    large_objects: int = 0
 
 
 def execute(session: Session, graph: Graph, find: Callable[[], Found]) -> Executed:
@@ -74,14 +78,15 @@ def execute(session: Session, graph: Graph, find: Callable[[], Found]) -> Execut
         PlanConflictError: the data map forbids what would happen.
     """
     done = _committed(session, graph, find, [], late=False)
-    deleted = done.deleted
+    deleted, unlinked = done.deleted, done.large_objects
     for _ in range(PASSES if done.traces else 0):
         # Only a row that names a deleted one without a foreign key can have been missed, and only if it was committed meanwhile.
         late = _committed(session, graph, Found, done.traces, late=True)
-        deleted += late.deleted
+        deleted, unlinked = deleted + late.deleted, unlinked + late.large_objects
         if not late.worked:
             break
-    return Executed(done.effects, done.people, deleted, done.effects.changed, Lsn(str(session.value("SELECT pg_current_wal_insert_lsn()"))))
+    lsn = Lsn(str(session.value("SELECT pg_current_wal_insert_lsn()")))
+    return Executed(done.effects, done.people, deleted, done.effects.changed, lsn, unlinked)
 
 
 def _committed(session: Session, graph: Graph, find: Callable[[], Found], known: Sequence[Trace], *, late: bool) -> _Done:
@@ -109,7 +114,9 @@ def _transaction(session: Session, graph: Graph, find: Callable[[], Found], know
         if late and not effects.deleted and settled(session, effects):
             done.worked = False
             return done
+        named: set[int] = set()
         for _ in range(PASSES):
+            named |= objects.named(session, effects)
             apply(session, graph.catalogue, effects, ordered=ordered)
             reach("erase.applied")
             if not effects.deleted and not effects.changed:
@@ -118,6 +125,7 @@ def _transaction(session: Session, graph: Graph, find: Callable[[], Found], know
             effects, left = traces(session, graph, find().seeds, done.traces)
             done.traces.extend(left)
             if not effects.deleted and settled(session, effects):
+                done.large_objects = objects.unlink(session, graph.catalogue, named)
                 return done
             done.deleted += effects.deleted
         # Inside the block: raising is what rolls back.

@@ -19,7 +19,7 @@ from obhut.datamap.check import errors, examine
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import load as load_map
 from obhut.datamap.models import DatabaseMap
-from obhut.erasure import ledger
+from obhut.erasure import ledger, objects
 from obhut.erasure.erase import MAPS
 from obhut.erasure.errors import ErasureListError
 from obhut.foundation.actors import Actor
@@ -217,13 +217,7 @@ def hidden(catalogue: Catalogue, schema: str) -> Catalogue:
 
 def large_object_columns(catalogue: Catalogue) -> list[tuple[int, str]]:
     """Return the columns of leaf tables that can hold oids of large objects."""
-    return [
-        (table.oid, column.name)
-        for table in catalogue.tables.values()
-        if table.kind == "r" and table.extension is None
-        for column in table.columns
-        if column.base_type in {"oid", "lo"}
-    ]
+    return [(oid, name) for oid, names in objects.naming(catalogue).items() for name in names]
 
 
 def prepared_transactions(source: Session, programs: Binaries, data: Path, wal: Path, until: Lsn) -> int:

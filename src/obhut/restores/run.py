@@ -447,6 +447,7 @@ class Restore:
         database = self.request.database
         applied = self._first_head
         touched: set[str] = set()
+        unlinked = 0
         with target.session(self.application) as session:
             killed = _LATE in streams.finished(session)  # a killed pass deleted rows, and nobody knows any more in which tables
             while True:
@@ -463,6 +464,7 @@ class Restore:
                 if _LATE not in streams.finished(session):
                     streams.record(session, _LATE)
                 done = execute(session, mine, looked_up)
+                unlinked += done.large_objects
                 touched |= {effect.table.full_name for effect in done.effects.tables.values() if effect.deleted or effect.changes}
                 applied = size
             for name in sorted(touched):
@@ -470,6 +472,8 @@ class Restore:
                 if table is not None:
                     # A deleted row's bytes stay in its page until the table is written anew.
                     session.execute(SQL("VACUUM (FULL, ANALYZE) {}").format(qualified(table.schema, table.name)))
+            if unlinked and not killed:
+                session.execute("VACUUM (FULL) pg_catalog.pg_largeobject")
             if killed:
                 session.execute("VACUUM (FULL, ANALYZE)")
             if touched or killed:

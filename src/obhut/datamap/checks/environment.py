@@ -32,8 +32,10 @@ def check(context: Context) -> None:
         _leaves(context, node.table.oid, where)
         for column in table.columns:
             if column.base_type in _LARGE_OBJECTS:
-                fact = f"{table.full_name}.{column.name} may name large objects, which do not go with the row"
-                context.warn("table-large-objects", where, fact, "Obhut does not erase large objects; does a trigger (lo_manage) do so?")
+                fact = f"{table.full_name}.{column.name} may name large objects"
+                context.info(
+                    "table-large-objects", where, fact, "An erasure unlinks those that no row of any such column names afterwards."
+                )
     personal = {
         leaf.oid for node in context.resolved.tables.values() if node.rule.columns for leaf in context.catalogue.leaves(node.table.oid)
     }
