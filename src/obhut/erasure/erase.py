@@ -22,7 +22,7 @@ from obhut.datamap.check import examine, require_clean
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import load
 from obhut.datamap.models import DatabaseMap
-from obhut.erasure import direct, known, ledger
+from obhut.erasure import direct, known, ledger, views
 from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
 from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
@@ -43,6 +43,7 @@ MAPS = "maps"  # archive of map versions, in the state directory
 LOCK_TIMEOUT = "10s"
 _SCHEMA_STAMP = """
 SELECT (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_class WHERE relkind IN ('r', 'p', 'f') AND oid >= 16384),
+       (SELECT md5(string_agg(oid::text, ',' ORDER BY oid)) FROM pg_class WHERE relkind = 'm'),
        (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_constraint WHERE conrelid >= 16384)
 """
 
@@ -213,12 +214,18 @@ class Eraser:
         executed, verification = self.carry_out(open_ones, clock)
         return self._conclude(run, kind, action, open_ones, executed, verification, clock, already=pending.effective)
 
-    def carry_out(self, tombstones: Sequence[Tombstone], clock: Clock) -> tuple[Executed, Verification]:
-        """Delete the rows of recorded people in one transaction, and look again from outside.
+    def carry_out(self, tombstones: Sequence[Tombstone], clock: Clock, *, refresh: bool = True) -> tuple[Executed, Verification]:
+        """Delete the rows of recorded people in one transaction, refresh the views that show them, and look again from outside.
+
+        Args:
+            tombstones: recorded ones, or effective ones whose kept rows are due.
+            clock: tells when.
+            refresh: do so also when there was no row, since a process may have been killed after its commit.
 
         Raises:
             ErasureIncompleteError: rows came back, so nothing was committed.
             IncarnationConflictError: a row bears a tombstone's key but is perhaps another person; nothing was committed.
+            StaleViewsError: a materialised view could not be refreshed; the rows are gone.
         """
         decisions = ledger.resolutions(self.database)
         later = 0
@@ -231,6 +238,8 @@ class Eraser:
 
         executed = self._short_way(people) or execute(self.session, self.graph, people)
         reach("erase.committed")
+        if refresh:
+            views.refresh(self.session, self.graph)
         answers: list[Answer] = []
         by_cohort: dict[tuple[Cohort, str], list[Tombstone]] = defaultdict(list)
         for tombstone in tombstones:
@@ -441,6 +450,9 @@ def sweep_kept(settings: Settings, database: str, clock: Clock, *, chunk: int = 
     with Eraser(settings, database) as eraser:
         if not keep_periods(eraser.graph):
             return 0
+        # Here no recorded tombstone tells the next run that one was killed before the refresh.
+        stale = views.Pending(settings.state.directory, database)
+        interrupted = bool(stale)
         for tombstones in known.in_state(database, State.EFFECTIVE, size=chunk):
             due = [
                 tombstone
@@ -448,8 +460,12 @@ def sweep_kept(settings: Settings, database: str, clock: Clock, *, chunk: int = 
                 if cohort_of(eraser._periods, tombstone.action, tombstone.erased_at, clock.now()).expired
             ]
             if due:
-                executed, _ = eraser.carry_out(due, clock)
+                stale.note()
+                executed, _ = eraser.carry_out(due, clock, refresh=False)
                 rows += executed.deleted + executed.changed
+        if rows or interrupted:
+            views.refresh(eraser.session, eraser.graph)
+        stale.clear()
     return rows
 
 

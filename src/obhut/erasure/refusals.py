@@ -35,6 +35,12 @@ class ErasureIncompleteError(ErasureRefusedError):
     code = "erasure-incomplete"
 
 
+class StaleViewsError(ErasureIncompleteError):
+    """The rows are gone, and a materialised view that could not be refreshed may still show them."""
+
+    code = "erasure-views-stale"
+
+
 class CanaryRuleError(ErasureRefusedError):
     """The data map's recipe for a canary is missing or does not work."""
 

@@ -42,7 +42,11 @@ def check(context: Context) -> None:
     personal |= {oid for oid, node in context.resolved.tables.items() if node.rule.columns}
     for view in around.views_over(personal):
         kind = "materialised view" if view.materialised else "view"
-        todo = "It keeps a copy: refresh it after an erasure." if view.materialised else "Nothing to do: it holds no rows of its own."
+        todo = (
+            "Every erasure refreshes it; has it a unique index, so that its readers need not wait?"
+            if view.materialised
+            else "Nothing to do: it holds no rows of its own."
+        )
         context.info("view-personal", ("tables",), f"the {kind} {view.name} reads personal tables", todo)
 
 
