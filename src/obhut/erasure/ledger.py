@@ -42,6 +42,7 @@ from obhut.foundation.clock import Clock
 from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
 from obhut.foundation.settings import Settings
 from obhut.keystore import KeyState
+from obhut.postgres import sql as compose
 from obhut.postgres.connections import Session
 
 T = TypeVar("T")
@@ -308,6 +309,40 @@ def open_list(
             if len(rows) < size:
                 break
         kind = session.value(SQL["next_kind"], (database, kind)) if subject_kind is None else None
+
+
+def key_arrays(database: str, subject_kind: str, width: int, *, as_of: int, size: int = 50_000) -> Iterator[tuple[int, list[str]]]:
+    """Yield the keys of the open tombstones of a kind as array literals: a million of them pass from server to server untouched.
+
+    Args:
+        database: name of the protected database.
+        subject_kind: the kind of data subject.
+        width: number of columns of its key.
+        as_of: only tombstones up to this size of the list.
+        size: tombstones a part at the most.
+
+    Yields:
+        How many tombstones, and the literals of their numbers (``bigint[]``) and of each column of their keys (``text[]``).
+    """
+    columns = compose.SQL(", ").join(
+        compose.SQL("array_agg(key[{}])::text").format(compose.trusted(str(number))) for number in range(1, width + 1)
+    )
+    query = SQL["keys"].format(columns=columns)
+    after = 0
+    while True:
+        values = {"database": database, "kind": subject_kind, "after": after, "as_of": as_of, "width": width, "size": size}
+        number, last, *arrays = places().session().row(query, values) or (0, 0)
+        if not number:
+            return
+        yield number, arrays
+        if number < size:
+            return
+        after = last
+
+
+def numbered(numbers: Sequence[int]) -> list[Tombstone]:
+    """Return tombstones by number, in the order of the list, in whatever state."""
+    return store.tombstones(places().session().rows(SQL["numbered"], (list(numbers),)))
 
 
 def count(database: str) -> int:

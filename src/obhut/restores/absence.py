@@ -7,26 +7,22 @@ by row addresses in the quarantine, nor with the way in which the filter finds i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import ledger, store
+from obhut.erasure import ledger
 from obhut.erasure.entries import Action, Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import Cohort, cohort_of, keep_periods
 from obhut.erasure.verify import Answer, verify
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
+from obhut.postgres.sql import SQL, Composable, Identifier, trusted
 
 _CHUNK = 50_000
 _LIST = "obhut_listed"
-_BY_NUMBER = """
-SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
-FROM erasure_tombstone WHERE seq = ANY(%s) ORDER BY seq
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +86,12 @@ def _lay(session: Session, subject: Subject, database: str, size: int) -> int:
     names = [f"k{number}" for number in range(len(subject.key))]
     columns = SQL(", ").join(SQL("{} {}").format(Identifier(n), trusted(kind)) for n, kind in zip(names, subject.key_types, strict=True))
     session.execute(SQL("CREATE TEMPORARY TABLE {} (seq bigint, {}) ON COMMIT DROP").format(Identifier(_LIST), columns))
-    keys = SQL(", ").join(SQL("key[{}]").format(trusted(str(number))) for number in range(1, len(names) + 1))
-    listed = SQL(
-        "SELECT seq, {} FROM erasure_tombstone WHERE database = {} AND subject_kind = {} AND state IN ('recorded', 'effective')"
-        " AND seq <= {} AND key IS NOT NULL"
-    ).format(keys, Literal(database), Literal(subject.kind), trusted(str(size)))
-    source = ledger.places().session()
-    number = session.copy_in(
-        SQL("COPY {} FROM STDIN").format(Identifier(_LIST)), _joined(source.copy_out(SQL("COPY ({}) TO STDOUT").format(listed)))
-    )
+    arrays = SQL(", ").join([SQL("%s::bigint[]"), *(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)])
+    query = SQL("INSERT INTO {} SELECT * FROM unnest({})").format(Identifier(_LIST), arrays)
+    number = 0
+    for count, literals in ledger.key_arrays(database, subject.kind, len(names), as_of=size):
+        session.execute(query, literals)
+        number += count
     if set(subject.key_types) <= {"smallint", "integer", "bigint"}:
         # A sample of the keys stays in the bytes of pg_statistic and WAL: of numbers, never of e-mail addresses or UUIDs.
         session.execute(SQL("ANALYZE {}").format(Identifier(_LIST)))
@@ -198,7 +191,7 @@ def _present(asked: _Asked) -> tuple[list[tuple[Tombstone, Cohort]], set[int]]:
 def _cohorts(asked: _Asked, numbers: Sequence[int]) -> Iterator[tuple[Tombstone, Cohort]]:
     periods = keep_periods(asked.graph)
     for start in range(0, len(numbers), _CHUNK):
-        for tombstone in store.tombstones(ledger.places().session().rows(_BY_NUMBER, (list(numbers[start : start + _CHUNK]),))):
+        for tombstone in ledger.numbered(numbers[start : start + _CHUNK]):
             yield tombstone, cohort_of(periods, tombstone.action, tombstone.erased_at, asked.now)
 
 
@@ -250,14 +243,3 @@ def foreign_keys(session: Session) -> tuple[int, int]:
         "SELECT count(*), count(*) FILTER (WHERE NOT convalidated) FROM pg_constraint WHERE contype = 'f' AND conparentid = 0"
     ) or (0, 0)
     return int(row[0]), int(row[1])
-
-
-def _joined(blocks: Iterable[memoryview], size: int = 1 << 16) -> Iterator[bytes]:
-    held = bytearray()
-    for block in blocks:
-        held += block
-        if len(held) >= size:
-            yield bytes(held)
-            held.clear()
-    if held:
-        yield bytes(held)

@@ -17,7 +17,6 @@ from obhut.datamap.graph import Graph, Link, LinkForm, Subject
 from obhut.datamap.models import Verb
 from obhut.erasure import ledger
 from obhut.erasure.addresses import RowAddresses
-from obhut.erasure.entries import Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import cohort_of, keep_periods
 from obhut.postgres.catalogue import Action as OnDelete
@@ -117,10 +116,11 @@ def _find(session: Session, graph: Graph, subject: Subject, size: int, mac_key: 
         created, incarnation, _keys(subject), table.relation, on
     )
     settled, periods = ledger.resolutions(graph.database), keep_periods(graph)
-    for chunk, params in _tombstones(graph, subject, size):
-        known = {tombstone.seq: tombstone for tombstone in chunk}
+    for _, arrays in ledger.key_arrays(graph.database, subject.kind, len(subject.key), as_of=size):
+        there = session.addresses(query, arrays)
+        known = {tombstone.seq: tombstone for tombstone in ledger.numbered([row[0] for row in there])}
         anybody, deleted = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
-        for number, oid, address, born, *values in session.addresses(query, params):
+        for number, oid, address, born, *values in there:
             tombstone = known[int(number)]
             found = fingerprint(mac_key, graph.database, subject.kind, values) if tombstone.fingerprint else ""
             decisions = settled.get(tombstone.seq)
@@ -136,15 +136,6 @@ def _find(session: Session, graph: Graph, subject: Subject, size: int, mac_key: 
         for all_of, found_here in ((listed.anybody, anybody), (listed.deleted, deleted)):
             for oid, addresses in found_here.items():
                 all_of[oid] = all_of[oid] | RowAddresses.from_tids(addresses)
-
-
-def _tombstones(graph: Graph, subject: Subject, size: int) -> Iterator[tuple[list[Tombstone], list[list[str] | list[int]]]]:
-    """Yield the open tombstones of a kind with the parameters that :func:`_keys` wants."""
-    for chunk in ledger.open_list(graph.database, as_of=size, subject_kind=subject.kind, size=_CHUNK):
-        keyed = [(tombstone, tombstone.key) for tombstone in chunk if tombstone.key is not None and len(tombstone.key) == len(subject.key)]
-        if keyed:
-            columns = [[key[position] for _, key in keyed] for position in range(len(subject.key))]
-            yield [tombstone for tombstone, _ in keyed], [[tombstone.seq for tombstone, _ in keyed], *columns]
 
 
 def _keys(subject: Subject) -> Composable:
@@ -230,9 +221,9 @@ def _naming_absent(
         query = SQL("SELECT s.ctid FROM {} s JOIN {} ON {} WHERE s.ctid = ANY(%s) AND k.seq <> ALL(%s)").format(
             leaf.relation, _keys(subject), _on(edge, leaf, places)
         )
-        for _, params in _tombstones(graph, subject, size):
+        for _, arrays in ledger.key_arrays(graph.database, subject.kind, len(subject.key), as_of=size):
             chunks = waiting.chunks(_CHUNK)
-            found = found | _met(session, query, ([*params, some.parameter(), sorted(listed.others)] for some in chunks))
+            found = found | _met(session, query, ([*arrays, some.parameter(), sorted(listed.others)] for some in chunks))
     return found
 
 

@@ -119,10 +119,22 @@ SELECT count(*) FROM erasure_tombstone WHERE database = %s AND state IN ('record
 -- states: tombstones by database and state
 SELECT database, state, count(*) FROM erasure_tombstone GROUP BY database, state ORDER BY database, state
 
+-- keys: a part of the keys of open tombstones, as array literals that another server reads as they are, one for each column
+SELECT count(*), max(seq), array_agg(seq)::text, {columns} FROM (
+  SELECT seq, key FROM erasure_tombstone
+  WHERE database = %(database)s AND subject_kind = %(kind)s AND seq > %(after)s AND seq <= %(as_of)s
+    AND state IN ('recorded', 'effective') AND cardinality(key) = %(width)s
+  ORDER BY seq LIMIT %(size)s
+) AS part
+
+-- numbered: tombstones by number
+SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
+FROM erasure_tombstone WHERE seq = ANY(%s) ORDER BY seq
+
 -- highest_keys: highest number at each position of the key, of those that a sequence can have handed out
 SELECT position, max(value::bigint)
 FROM erasure_tombstone t, unnest(t.key) WITH ORDINALITY AS part (value, position)
-WHERE database = %s AND subject_kind = %s AND value ~ '^[0-9]{1,18}$'
+WHERE database = %s AND subject_kind = %s AND length(value) BETWEEN 1 AND 18 AND translate(value, '0123456789', '') = ''
 GROUP BY position ORDER BY position
 
 -- open_without_key: open tombstones that nobody could find any more
