@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from obhut.datamap.findings import DataMapError, Finding, Severity
 from obhut.datamap.models import Anonymisation, ControllerRule, DatabaseMap, LinkRule, SubjectRule, TableRule, Treatment, Verb
-from obhut.postgres.catalogue import Catalogue, ForeignKey, Table
+from obhut.postgres.catalogue import Action, Catalogue, ForeignKey, Table
 
 _SEGMENT = re.compile(r"\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\.\"(?P<quoted>[^\"]+)\"|(?P<star>\[\*\])")
 
@@ -52,6 +52,16 @@ class Link:
     def treatment(self, *, anonymising: bool) -> Treatment | None:
         """Return what happens to the rows reached, for an anonymisation or for an erasure."""
         return self.when_anonymised if anonymising else self.erase
+
+    def unlinked_columns(self, catalogue: Catalogue) -> tuple[str, ...]:
+        """Return the columns that unlinking sets to null: those of the foreign key's own list, or all that may be null.
+
+        One null is enough for a row to name nobody, so a tenant's column in a composite key may well be NOT NULL.
+        """
+        child = catalogue.tables[self.child]
+        listed = self.foreign_key.set_columns if self.foreign_key and self.foreign_key.on_delete is Action.SET_NULL else ()
+        columns = (child.by_name[name] for name in listed or self.columns)
+        return tuple(column.name for column in columns if not column.not_null and not column.is_generated)
 
 
 @dataclass(frozen=True, slots=True)

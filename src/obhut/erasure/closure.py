@@ -271,7 +271,7 @@ class Closure:
         child = self._catalogue.tables[link.child]
         name = f"unlink {link.child} {self._numbers[id(link)]}"
         if link.form is LinkForm.COLUMNS:
-            columns = self._nullable(link)
+            columns = link.unlinked_columns(self._catalogue)
             return NamedChange(_UNLINK, name, dict.fromkeys(columns, expressions.null), frozenset(columns))
         column = child.by_name[link.columns[0]]
         setting = _setting(NamedChange(_UNLINK, name, {}))
@@ -281,13 +281,6 @@ class Closure:
             else expressions.json_without(setting, column, link.path)
         )
         return NamedChange(_UNLINK, name, {column.name: made})
-
-    def _nullable(self, link: Link) -> tuple[str, ...]:
-        """Return the columns that unlinking sets to null: those of the foreign key's own list, or all that may be null."""
-        child = self._catalogue.tables[link.child]
-        listed = link.foreign_key.set_columns if link.foreign_key and link.foreign_key.on_delete is OnDelete.SET_NULL else ()
-        columns = (child.by_name[name] for name in listed or link.columns)
-        return tuple(column.name for column in columns if not column.not_null and not column.is_generated)
 
     # -- along foreign keys ---------------------------------------------------------------------------------------------------
 

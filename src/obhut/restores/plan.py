@@ -120,7 +120,7 @@ class DatabaseFacts:
     missing_extensions: tuple[str, ...] = ()
     missing_collations: tuple[str, ...] = ()
     map_findings: tuple[str, ...] = ()
-    unknown_tables: tuple[str, ...] = ()
+    unknown_tables: tuple[str, ...] = ()  # findings about tables and columns that the map lacks
     large_objects: int = 0
     large_objects_mapped: bool = False
     reads_everything: bool = True
@@ -192,9 +192,13 @@ def judge_database(facts: DatabaseFacts) -> Decision:
         found.append(Reason("collation-missing", f"collation {name} does not exist on this machine", "Install its locale or ICU."))
     for text in facts.map_findings:
         found.append(Reason("datamap-invalid", f"the data map does not fit the schema at the target: {text}", "Use the map of that time."))
-    for name in facts.unknown_tables:
+    for text in facts.unknown_tables:
         found.append(
-            Reason("datamap-table-unknown", f"the data map does not know table {name}", "Classify it, even if only for this restore.")
+            Reason(
+                "datamap-table-unknown",
+                f"the data map does not know all of the schema: {text}",
+                "Classify it, even if only for this restore.",
+            )
         )
     if facts.large_objects and not facts.large_objects_mapped:
         fact = f"there are {facts.large_objects} large objects and the data map does not say which columns name them"

@@ -295,8 +295,9 @@ def _missing_collations(source: Session) -> list[str]:
 
 
 def _fits(database: str, rules: DatabaseMap, catalogue: Catalogue) -> tuple[Graph | None, list[str], list[str]]:
+    """Any error refuses, as it does before an erasure: what the two do must not differ."""
     graph, findings = examine(rules, database, catalogue)
-    unknown = [finding.fact for finding in findings if finding.code in {"table-unknown", "column-unclassified"}]
-    if graph is None:
-        return None, [finding.fact for finding in errors(findings) if finding.fact not in unknown], []
-    return (None if unknown else graph), [], unknown
+    found = errors(findings)
+    unknown = [finding.fact for finding in found if finding.code in {"table-unknown", "column-unclassified"}]
+    others = [finding.fact for finding in found if finding.fact not in unknown]
+    return (None if found else graph), others, unknown

@@ -76,15 +76,18 @@ def _treatment(context: Context, node: TableNode, link: Link, where: Where) -> N
     elif link.erase.verb is Verb.DELETE_IF_ORPHANED and not node.shared:
         context.error("treatment-orphan-link", where, "delete_if_orphaned is about a table, not a link", "Write it as the table's erase.")
     if Verb.UNLINK in verbs(link.erase) | verbs(link.when_anonymised) and link.form is LinkForm.COLUMNS:
-        for column in (node.table.by_name[name] for name in link.columns):
-            if column.not_null or column.is_generated:
-                forbidden = "NOT NULL" if column.not_null else "generated"
-                context.error(
-                    "unlink-not-null",
-                    where,
-                    f"unlink would set {node.table.full_name}.{column.name} to NULL, and it is {forbidden}",
-                    "Use delete or anonymise, or make the column nullable.",
-                )
+        nulled = link.unlinked_columns(context.catalogue)
+        # A key that is null in part names nobody, unless it is MATCH FULL.
+        whole = link.foreign_key is not None and link.foreign_key.match_full
+        stuck = [node.table.by_name[name] for name in link.columns if name not in nulled]
+        if stuck and (whole or not nulled):
+            forbidden = "NOT NULL" if stuck[0].not_null else "generated" if stuck[0].is_generated else "not set to NULL by its key"
+            context.error(
+                "unlink-not-null",
+                where,
+                f"unlink would set {node.table.full_name}.{stuck[0].name} to NULL, and it is {forbidden}",
+                "Use delete or anonymise, or make the column nullable.",
+            )
     if verbs(link.erase) == {Verb.UNLINK} and node.anonymise and len(node.links) == 1 and node.table.oid not in context.subject_kinds:
         context.warn(
             "unlink-leaves-personal",

@@ -61,7 +61,7 @@ def _child_of_deleted(context: Context, key: ForeignKey) -> None:
     else:
         _unlinked(context, key, child, parent)
     changed = [child.by_name[name] for name in (key.set_columns or key.columns)]
-    if key.on_delete is Action.SET_NULL and any(column.not_null for column in changed) and not _removes(link):
+    if key.on_delete is Action.SET_NULL and any(column.not_null for column in changed) and not _settled(context, link):
         fact = f"{key.name} sets columns of {child.full_name} to NULL that are NOT NULL"
         context.error("delete-set-null", _table(context, child), fact, f"Give the link to {parent.full_name} the treatment delete.")
 
@@ -70,8 +70,12 @@ def _table(context: Context, table: Table) -> Where:
     return ("tables", table.full_name) if table.full_name in context.rules.tables else ("tables",)
 
 
-def _removes(link: Link | None) -> bool:
-    return link is not None and Verb.DELETE in verbs(link.erase)
+def _settled(context: Context, link: Link | None) -> bool:
+    """Whether the rows go, or lose the key, before the server's own action finds them."""
+    if link is None:
+        return False
+    found = verbs(link.erase)
+    return Verb.DELETE in found or (bool(found & {Verb.UNLINK, Verb.ANONYMISE}) and bool(link.unlinked_columns(context.catalogue)))
 
 
 def _linked(context: Context, key: ForeignKey, child: Table, parent: Table, link: Link) -> None:
@@ -93,7 +97,8 @@ def _linked(context: Context, key: ForeignKey, child: Table, parent: Table, link
             f"Keep or anonymise {parent.full_name} as well.",
         )
         return
-    stuck = [name for name in key.columns if child.by_name[name].not_null]
+    spared = link.unlinked_columns(context.catalogue) and not key.match_full  # null in part, a key names nobody
+    stuck = [] if spared else [name for name in key.columns if child.by_name[name].not_null]
     if Verb.ANONYMISE in found and stuck and Verb.DELETE not in found:
         outcome = "deletes the row" if key.on_delete is Action.CASCADE else "forbids to delete its parent"
         context.error(
