@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.error import MarkedYAMLError, YAMLError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from obhut.datamap import parser
 
 MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_VALUES: Final = 1_000_000  # a map of 10,000 tables stays well below
@@ -94,9 +95,8 @@ def read(text: str) -> tuple[object, Positions, list[Problem]]:
     Args:
         text: the whole file.
     """
-    yaml = YAML(typ="rt", pure=True)
     try:
-        root = yaml.compose(text)
+        root = parser.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)

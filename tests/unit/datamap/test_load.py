@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from datamap_schemas import HEAD, PAGILA, load_map
+from ruamel.yaml import YAML
 
 from obhut.datamap import load as load_module
+from obhut.datamap import positions
 from obhut.datamap.archive import MapVersionError, archive, archived, versions
 from obhut.datamap.findings import DataMapError
 from obhut.datamap.graph import map_version
@@ -98,3 +101,44 @@ def test_archive_keeps_every_version(tmp_path: Path) -> None:
         archived(version, tmp_path / "maps")
     with pytest.raises(MapVersionError, match="not in the archive"):
         archived("../" + version, tmp_path / "maps")
+
+
+@pytest.mark.parametrize("word", ["no", "on", "Yes", "off", "1:30", "0o17", "010", "1_000", "0x1F", ".5", "1e3", "+7", "null", "~", "TRUE", "2026-11-23", "1.", "-", "é", "a#b", "x: y"])  # fmt: skip
+def test_plain_words_are_those_of_yaml_1_2(word: str) -> None:
+    """A column may be called no, on or 1:30: the values are those that a parser of YAML 1.2 without libyaml finds."""
+    text = f"- [{word}]\n" if word not in {"-", "x: y"} else f"- {word}\n"
+    value, _, problems = positions.read(text)
+    assert problems == []
+    expected = YAML(typ="safe", pure=True).load(text)
+    if word == "2026-11-23":
+        expected = [[word]]  # a map keeps dates as they are written
+    assert value == expected
+    assert repr(value) == repr(expected)
+
+
+def test_nesting_without_end_is_refused() -> None:
+    """A million brackets are a fault of the file, not the end of the process."""
+    assert facts("x: " + "[" * 1_000_000)[0].startswith("datamap.yaml:1: this is not YAML")
+    assert "more values than a data map can have" in facts("x: " + "[" * 100 + "]" * 100)[0]
+
+
+def test_a_byte_order_mark_and_several_documents() -> None:
+    """A mark in front of the text is passed over; a second document is refused."""
+    assert loads("\ufeff" + HEAD).map == load_map().map
+    assert "this is not YAML" in facts(HEAD + "---\nobhut: 1\n")[0]
+
+
+def test_a_thousand_tables_are_read_while_somebody_waits() -> None:
+    """A large map takes well under a second and a half, with the line of everything."""
+    table = (
+        "      public.t{n}:\n        erase: delete\n        links:\n          - {{to: public.patient, columns: {{patient_id: id}}}}\n"
+        "        columns:\n"
+        + "".join(f'          c{n}: {{{{category: user.name, anonymise: {{{{constant: "x{n}"}}}}}}}}\n' for n in range(5))
+        + "        not_personal: [id, patient_id, created_at, updated_at, status, kind]\n"
+    )
+    text = HEAD + "".join(table.format(n=n) for n in range(1000))
+    begun = time.process_time()
+    read = loads(text)
+    assert time.process_time() - begun < 1.5
+    line = read.positions.of(("databases", "d", "tables", "public.t999", "columns", "c4")).line
+    assert text.splitlines()[line - 1].lstrip().startswith("c4:")
