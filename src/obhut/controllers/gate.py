@@ -104,10 +104,16 @@ def permit_subjects(
             for key in facts.subject_keys or ():
                 named.setdefault(key, []).append(facts)
         granted: list[Granted] = []
+        alike: dict[str | None, Granted | Refusal] = {}  # people of a kind whom no instruction names get the same answer
         for subject in subjects:
-            own = named.get(subject.canonical, []) if subject else []
+            own = named.get(subject.canonical, []) if subject and named else []
             question = Question(action, database, subject, run_id, now)
-            verdict = decide(question, contracts.get(controller_id, []), [*general, *own])
+            kind = subject.kind if subject else None
+            verdict = None if own else alike.get(kind)
+            if verdict is None:
+                verdict = decide(question, contracts.get(controller_id, []), [*general, *own])
+                if not own:
+                    alike[kind] = verdict
             if isinstance(verdict, Refusal):
                 raise _refused(question, [(controller_id, _explained(question, controller_id, verdict))])
             granted.append(verdict)

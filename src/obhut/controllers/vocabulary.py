@@ -59,9 +59,12 @@ class SubjectRef:
         return canonical_key(self.key)
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def canonical_key(values: Sequence[str]) -> str:
     """Return key values as a JSON array of strings without spaces: the one spelling that is compared."""
-    return json.dumps([str(value) for value in values], ensure_ascii=False, separators=(",", ":"))
+    return _encode([str(value) for value in values])
 
 
 def parse_key(text: str) -> tuple[str, ...]:

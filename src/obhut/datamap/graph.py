@@ -9,8 +9,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from obhut.datamap.findings import DataMapError, Finding, Severity
 from obhut.datamap.models import Anonymisation, ControllerRule, DatabaseMap, LinkRule, SubjectRule, TableRule, Treatment, Verb
@@ -108,7 +109,7 @@ class TableNode:
 
 @dataclass(frozen=True)
 class Graph:
-    """One database's map, resolved. ``version`` is the SHA-256 (hex) of the map's canonical JSON."""
+    """One database's map, resolved. ``version`` is the SHA-256 (hex) of the map's canonical JSON; ``made`` keeps statements."""
 
     database: str
     catalogue: Catalogue
@@ -118,6 +119,7 @@ class Graph:
     tables: dict[int, TableNode]
     references: tuple[Reference, ...]
     version: str
+    made: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def links_to(self, parent: int) -> Iterable[Link]:
         """Return the links whose parent is this table."""

@@ -21,7 +21,7 @@ from obhut.erasure.subjects import Found
 from obhut.foundation.faultpoints import reach
 from obhut.postgres.catalogue import Action as OnDelete
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, rendered
 
 MAX_PATHS = 8  # joins a table; beyond that the long way is faster
 
@@ -40,10 +40,10 @@ class DirectPlan:
         relations: oids of all these tables and their partitions.
     """
 
-    delete: Composed
+    delete: Composable
     parameters: int
     tables: tuple[tuple[str, str], ...]
-    shared: tuple[tuple[str, Composed], ...]
+    shared: tuple[tuple[str, Composable], ...]
     relations: tuple[int, ...]
 
 
@@ -74,7 +74,7 @@ def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan |
         outputs.append(SQL("(SELECT count(*) FROM {})").format(Identifier(f"d{number}")))
         parameters += len(ways)
         tables.append((table.full_name, _reason(graph, subject, ways[0])))
-    shared: list[tuple[str, Composed]] = []
+    shared: list[tuple[str, Composable]] = []
     for number, parent in enumerate(dict.fromkeys(reference.parent for reference in references)):
         candidates = SQL(" UNION ").join(
             _candidates(graph, subject, reference, way)
@@ -85,13 +85,13 @@ def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan |
         parameters += sum(len(paths[reference.child]) for reference in references if reference.parent == parent)
         parts.append(SQL("{} AS ({})").format(Identifier(f"s{number}"), candidates))
         outputs.append(SQL("ARRAY(SELECT ctid FROM {})").format(Identifier(f"s{number}")))
-        shared.append((graph.catalogue.tables[parent].full_name, _orphans(graph, parent)))
+        shared.append((graph.catalogue.tables[parent].full_name, rendered(_orphans(graph, parent))))
     statement = SQL("WITH {} SELECT {}").format(SQL(", ").join(parts), SQL(", ").join(outputs))
     roots = [*paths, *(reference.parent for reference in references)]
     relations = tuple({oid for root in roots for oid in (root, *(leaf.oid for leaf in graph.catalogue.leaves(root)))})
     if any(objects.columns(graph.catalogue.tables[oid]) for oid in relations):
         return None  # large objects go with the rows that name them, and only the long way looks for them
-    return DirectPlan(statement, parameters, tuple(tables), tuple(shared), relations)
+    return DirectPlan(rendered(statement), parameters, tuple(tables), tuple(shared), relations)
 
 
 def run(session: Session, plan: DirectPlan, found: Found) -> tuple[PlannedEffect, ...] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
@@ -40,6 +40,7 @@ from obhut.postgres.connections import Session, retrying
 from obhut.postgres.errors import DatabaseError, ForeignKeyError
 
 MAPS = "maps"  # archive of map versions, in the state directory
+_UNKNOWN = Lsn("")  # the position after the commit, until the second look tells it
 LOCK_TIMEOUT = "10s"
 _SCHEMA_STAMP = """
 SELECT (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_class WHERE relkind IN ('r', 'p', 'f') AND oid >= 16384),
@@ -227,7 +228,7 @@ class Eraser:
             IncarnationConflictError: a row bears a tombstone's key but is perhaps another person; nothing was committed.
             StaleViewsError: a materialised view could not be refreshed; the rows are gone.
         """
-        decisions = ledger.resolutions(self.database)
+        decisions = ledger.Resolutions(self.database)
         later = 0
 
         def people() -> Found:
@@ -241,6 +242,7 @@ class Eraser:
         if refresh:
             views.refresh(self.session, self.graph)
         answers: list[Answer] = []
+        position = ""
         by_cohort: dict[tuple[Cohort, str], list[Tombstone]] = defaultdict(list)
         for tombstone in tombstones:
             cohort = cohort_of(self._periods, tombstone.action, tombstone.erased_at, clock.now())
@@ -248,8 +250,13 @@ class Eraser:
         for (cohort, kind), members in by_cohort.items():
             keys = self._ours(kind, members) if later else [tombstone.key for tombstone in members if tombstone.key is not None]
             if keys:
-                answers.extend(verify(self.session, self.graph, kind, keys, cohort).answers)
-        return executed, Verification(tuple(answers))
+                seen = verify(self.session, self.graph, kind, keys, cohort)
+                answers.extend(seen.answers)
+                position = seen.position or position
+        if executed.lsn == _UNKNOWN:
+            position = position or str(self.session.value("SELECT pg_current_wal_insert_lsn()"))
+            executed = replace(executed, lsn=Lsn(position))
+        return executed, Verification(tuple(answers), position)
 
     def _short_way(self, people: Callable[[], Found]) -> Executed | None:
         """Erase in one statement where the map allows it; None when the long way has to be gone."""
@@ -272,8 +279,7 @@ class Eraser:
             if planned is None:
                 return None
         deleted = sum(effect.rows for effect in planned)
-        lsn = Lsn(str(self.session.value("SELECT pg_current_wal_insert_lsn()")))
-        return Executed(Effects({}, {}, planned), found.people, deleted, 0, lsn)
+        return Executed(Effects({}, {}, planned), found.people, deleted, 0, _UNKNOWN)
 
     def _direct_plan(self, seed: Seed) -> direct.DirectPlan | None:
         wanted = (seed.subject.kind, seed.cohort)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from hashlib import sha256
 from typing import Final
 
 from obhut.erasure.entries import Decision, canonical
@@ -49,7 +48,7 @@ def fingerprint(mac_key: bytes, database: str, subject_kind: str, values: Sequen
     """
     if not values:
         return ""
-    return hmac.new(mac_key, _DOMAIN + canonical([database, subject_kind, list(values)]).encode(), sha256).hexdigest()
+    return hmac.digest(mac_key, _DOMAIN + canonical([database, subject_kind, list(values)]).encode(), "sha256").hex()
 
 
 def judge(

@@ -387,6 +387,28 @@ def resolutions(database: str) -> dict[int, dict[str, Decision]]:
     return settled
 
 
+class Resolutions(Mapping[int, Mapping[str, Decision]]):
+    """The settled conflicts of a database, read when one is first asked for: hardly any erasure does."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._settled: dict[int, dict[str, Decision]] | None = None
+
+    def _read(self) -> dict[int, dict[str, Decision]]:
+        if self._settled is None:
+            self._settled = resolutions(self._database)
+        return self._settled
+
+    def __getitem__(self, tombstone: int) -> Mapping[str, Decision]:
+        return self._read()[tombstone]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
 def find(ids: Sequence[TombstoneId | str]) -> list[Tombstone]:
     """Return tombstones by id, in the order of the list, in whatever state.
 
@@ -479,7 +501,7 @@ def _known(session: Session, tombstones: Sequence[NewTombstone], epochs: Mapping
 def _tombstone(seq: int, now: datetime, new: NewTombstone, epoch: int) -> Pending:
     private = Private(seq, os.urandom(chain.SALT_BYTES), entries.private_of_tombstone(new.key, new.fingerprint))
     members = entries.tombstone(seq, now, new_id("ts"), new, epoch, chain.commit(private.salt, private.text))
-    return _entry(members, private)
+    return Pending(members, entries.text_of_tombstone(members), private)
 
 
 def _entry(members: Members, private: Private | None = None) -> Pending:

@@ -13,11 +13,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from obhut.erasure import chain, notes, store
@@ -78,6 +79,10 @@ class Places:
         if self._keystore is None:
             self._keystore = open_keystore(self.settings)
         return self._keystore
+
+    @cached_property
+    def _signing_key(self) -> Ed25519PrivateKey:
+        return self.keystore.signing_key(notes.SIGNING_KEY_NAME)
 
     def session(self) -> Session:
         """Return this thread's session on the control database."""
@@ -333,7 +338,7 @@ class Places:
         privates = [row.private for row in rows if row.private]
         sealed = (label, self._seal(label, origin, rows[0].seq, len(rows), privates)) if privates else None
         checkpoint = Checkpoint(origin, rows[-1].seq, rows[-1].hash, now)
-        note = notes.sign(checkpoint, self.keystore.signing_key(notes.SIGNING_KEY_NAME))
+        note = notes.sign(checkpoint, self._signing_key)
         parts = frame(rows[0].seq, [row.text for row in rows], sealed, note)
         self._tip = None  # not trusted again before the append is done
         place = self.mirror.append(tip.place, f"{now:%Y-%m}.segments", parts)
@@ -341,7 +346,7 @@ class Places:
         return self._tip
 
     def _write_anchor(self, checkpoint: Checkpoint) -> Checkpoint:
-        note = notes.sign(checkpoint, self.keystore.signing_key(notes.SIGNING_KEY_NAME))
+        note = notes.sign(checkpoint, self._signing_key)
         notes.write_anchor(self.state_directory, note)
         self._anchor = (note, checkpoint)
         return checkpoint

@@ -17,7 +17,7 @@ from obhut.erasure.queries import Absent, array_literal, merged
 from obhut.erasure.refusals import IncarnationConflictError, SubjectMissingError
 from obhut.postgres.connections import Row, Session
 from obhut.postgres.errors import DatabaseError
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, trusted
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, rendered, trusted
 
 CHUNK = 50_000
 
@@ -71,12 +71,10 @@ def lookup(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
         SubjectMissingError: a key is not a value of the key's type.
     """
     subject = graph.subject(kind)
-    controller = _controller_columns(graph, subject)
     found: list[Person] = []
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
-        extra = SQL(", ").join(controller.columns)
-        for row in _rows_of(session, subject, _query(graph, subject, extra=extra, joins=controller.joins), _arrays(subject, chunk)):
+        for row in _rows_of(session, subject, _query(graph, subject, with_controller=True), _arrays(subject, chunk)):
             oid, address, number, created = row[:4]
             incarnation = row[4 : 4 + len(subject.incarnation)]
             found.append(
@@ -105,7 +103,7 @@ def find(
     Raises:
         IncarnationConflictError: rows bear a tombstone's key but are perhaps other people, and nobody has decided yet.
     """
-    search = _Search(session, graph, mac_key, now, decisions or {})
+    search = _Search(session, graph, mac_key, now, {} if decisions is None else decisions)
     for tombstones in chunks:
         search.add(tombstones)
     return search.finish()
@@ -175,7 +173,7 @@ class _Search:
             found,
             erased_at=tombstone.erased_at,
             created_at=created,
-            decisions=self._decisions.get(tombstone.seq),
+            decisions=None if tombstone.fingerprint in {"", found} else self._decisions.get(tombstone.seq),
         )
 
     def _group(self, tombstone: Tombstone) -> tuple[Cohort, str]:
@@ -232,8 +230,16 @@ def _controller_columns(graph: Graph, subject: Subject) -> _ControllerColumns:
     return _ControllerColumns([SQL("{}::text").format(Identifier(alias, name)) for name in graph.controller_key], composed)
 
 
-def _query(graph: Graph, subject: Subject, *, extra: Composable | None = None, joins: Composable | None = None) -> Composed:
-    """Address, number of the key asked for, creation and incarnation of each row that bears one of the keys."""
+def _query(graph: Graph, subject: Subject, *, with_controller: bool = False) -> SQL:
+    """Address, number of the key asked for, creation, incarnation, and controller of each row that bears one of the keys."""
+    wanted = "subjects", subject.kind, with_controller
+    if wanted not in graph.made:
+        graph.made[wanted] = rendered(_compose(graph, subject, _controller_columns(graph, subject) if with_controller else None))
+    made: SQL = graph.made[wanted]
+    return made
+
+
+def _compose(graph: Graph, subject: Subject, controller: _ControllerColumns | None) -> Composed:
     table = graph.catalogue.tables[subject.table]
     arrays = SQL(", ").join(SQL("%s::{}[]").format(trusted(kind)) for kind in subject.key_types)
     names = SQL(", ").join(Identifier(f"k{position}") for position in range(len(subject.key)))
@@ -247,12 +253,12 @@ def _query(graph: Graph, subject: Subject, *, extra: Composable | None = None, j
     ).format(
         created=created,
         incarnation=incarnation,
-        extra=SQL(", {}").format(extra) if extra is not None else SQL(""),
+        extra=SQL(", {}").format(SQL(", ").join(controller.columns)) if controller else SQL(""),
         arrays=arrays,
         names=names,
         table=table.relation,
         on=on,
-        joins=joins or SQL(""),
+        joins=controller.joins if controller else SQL(""),
     )
 
 

@@ -15,7 +15,7 @@ from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort
 from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
+from obhut.postgres.sql import SQL, Composable, Identifier, Literal, rendered, trusted
 
 _TEXTUAL = {"S", "U", "A"}  # string, user-defined (json, jsonb, citext, xml, hstore) and array types may hold a text
 
@@ -42,9 +42,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """All answers about one erasure."""
+    """All answers about one erasure.
+
+    Attributes:
+        position: where the WAL stood when they were given; empty when nothing was asked, or on a standby.
+    """
 
     answers: tuple[Answer, ...]
+    position: str = ""
 
     @property
     def passed(self) -> bool:
@@ -71,14 +76,26 @@ def verify(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
         DatabaseError: a question could not be asked.
     """
     subject = graph.subject(kind)
-    questions = list(_questions(graph, subject, cohort))
+    wanted = "verify", kind, cohort
+    if wanted not in graph.made:
+        graph.made[wanted] = _statement(graph, subject, cohort)
+    questions, statement = graph.made[wanted]
     if not questions:
         return Verification(())
-    # One statement for all questions: a single erasure pays one round trip for being looked at.
-    asked = SQL(", ").join(SQL("({})").format(query) for _, _, query in questions)
     params = [[key[position] for key in keys] for position in range(len(subject.key))]
-    counts = session.row(SQL("WITH k AS MATERIALIZED {} SELECT {}").format(_listed(subject), asked), params) or ()
-    return Verification(tuple(Answer(table, question, rows) for (table, question, _), rows in zip(questions, counts, strict=True)))
+    position, *counts = session.row(statement, params) or ("",)
+    return Verification(
+        tuple(Answer(table, question, rows) for (table, question), rows in zip(questions, counts, strict=True)), position or ""
+    )
+
+
+def _statement(graph: Graph, subject: Subject, cohort: Cohort) -> tuple[list[tuple[str, str]], SQL]:
+    """Return table and words of each question, and one statement for all: a single erasure pays one round trip for being looked at."""
+    questions = list(_questions(graph, subject, cohort))
+    position = SQL("CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END")
+    asked = SQL(", ").join([position, *(SQL("({})").format(query) for _, _, query in questions)])
+    statement = SQL("WITH k AS MATERIALIZED {} SELECT {}").format(_listed(subject), asked)
+    return [(table, question) for table, question, _ in questions], rendered(statement)
 
 
 def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple[str, str, Composable]]:

@@ -126,3 +126,11 @@ def test_a_tombstone_does_not_show_its_key():
     """Neither repr nor str of a tombstone holds the key."""
     item = entries.Tombstone(1, "ts_1", "d", "c", "u", ("canary",), "ff", Action.ERASE, "m", "i", 0, AT, entries.State.RECORDED)
     assert "canary" not in f"{item} {item!r}"
+
+
+@pytest.mark.parametrize("value", ["plain", "", "ä", 'a"b', "a\\b", "a\nb", "a\x7fb", "\u2028", "😀"])
+def test_the_short_way_to_a_tombstones_text_is_the_canonical_one(value):
+    """Whatever a value holds, an entry has one text."""
+    new = NewTombstone("courses", value, "person", ("1",), Action.ERASE, "a" * 64, "ins_1")
+    members = entries.tombstone(7, datetime(2026, 1, 2, tzinfo=UTC), "ts_1", new, 3, b"\x01" * 32)
+    assert entries.text_of_tombstone(members) == canonical(members)
