@@ -1,14 +1,16 @@
 """Erase people, on a controller's instruction: the one use case behind command line, jobs, retention and drills.
 
 Order, and why it survives a crash at any instant: the tombstone is durable in the erasure list, its mirror and its anchor before the first
-row goes, so a crash can only hide too much, never resurrect. The rows go in one transaction. Only when a look from outside finds
-nothing left is the tombstone marked effective; until then the erasure is "recorded", and :func:`finish` carries it to its end.
+row goes, so a crash can only hide too much, never resurrect. The rows go in one transaction; of many people at once they are deleted
+while the tombstones are being written, and committed only when those are durable. Only when a look from outside finds nothing left is
+the tombstone marked effective; until then the erasure is "recorded", and :func:`finish` carries it to its end.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
@@ -23,6 +25,7 @@ from obhut.datamap.graph import Graph
 from obhut.datamap.load import load
 from obhut.datamap.models import DatabaseMap
 from obhut.erasure import direct, known, ledger, views
+from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
 from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
@@ -37,11 +40,12 @@ from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
 from obhut.foundation.settings import Settings
 from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.connections import Session, retrying
-from obhut.postgres.errors import DatabaseError, ForeignKeyError
+from obhut.postgres.errors import DatabaseError, ForeignKeyError, SerializationError
 
 MAPS = "maps"  # archive of map versions, in the state directory
 _UNKNOWN = Lsn("")  # the position after the commit, until the second look tells it
 LOCK_TIMEOUT = "10s"
+MANY = 100  # people: from here on it pays to record and to delete at the same time
 _SCHEMA_STAMP = """
 SELECT (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_class WHERE relkind IN ('r', 'p', 'f') AND oid >= 16384),
        (SELECT md5(string_agg(oid::text, ',' ORDER BY oid)) FROM pg_class WHERE relkind = 'm'),
@@ -71,6 +75,18 @@ class Outcome:
     plan: ErasurePlan | None
     verification: Verification | None
     large_objects: int = 0
+
+
+class _UsualWayError(Exception):
+    """Rolls the transaction back; never leaves this module."""
+
+
+def _record(new: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
+    """Record in a thread of its own, whose connection ends with it."""
+    try:
+        return ledger.record(new, clock)
+    finally:
+        ledger.places().close()
 
 
 class Eraser:
@@ -188,24 +204,18 @@ class Eraser:
         run = RunId(new_id("run"))
         wanted = list(dict.fromkeys(tuple(key) for key in keys))
         graph = self.checked()
+        asked = permitted or (Permitted.ERASE if action is Action.ERASE else Permitted.ANONYMISE)
+        if len(wanted) >= MANY:
+            together = self._together(kind, wanted, action, lambda people: self._permit(kind, people, asked, actor, clock, run), clock)
+            if together is not None:
+                tombstones, executed = together
+                executed, verification = self._look_again(tombstones, executed, clock)
+                return self._conclude(run, kind, action, tombstones, executed, verification, clock, already=0)
         people = lookup(self.session, graph, kind, wanted, self.mac_key)
         pending = self._without_row(kind, wanted, people, allow_missing=allow_missing)
-        asked = permitted or (Permitted.ERASE if action is Action.ERASE else Permitted.ANONYMISE)
         permissions = self._permit(kind, people, asked, actor, clock, run)
         reach("erase.permitted")
-        new = [
-            NewTombstone(
-                database=self.database,
-                controller=permission.controller_id,
-                subject_kind=kind,
-                key=person.key,
-                action=action,
-                map_version=graph.version,
-                instruction=permission.instruction_id,
-                fingerprint=person.fingerprint,
-            )
-            for person, permission in zip(people, permissions, strict=True)
-        ]
+        new = self._tombstones(kind, action, people, permissions)
         self._archive_map()
         tombstones = ledger.record(new, clock) if new else []
         reach("erase.recorded")
@@ -214,6 +224,60 @@ class Eraser:
             return Outcome(run, (), 0, pending.effective, 0, 0, None, None, None)
         executed, verification = self.carry_out(open_ones, clock)
         return self._conclude(run, kind, action, open_ones, executed, verification, clock, already=pending.effective)
+
+    def _tombstones(self, kind: str, action: Action, people: Sequence[Person], permissions: Sequence[Permission]) -> list[NewTombstone]:
+        return [
+            NewTombstone(
+                database=self.database,
+                controller=permission.controller_id,
+                subject_kind=kind,
+                key=person.key,
+                action=action,
+                map_version=self.graph.version,
+                instruction=permission.instruction_id,
+                fingerprint=person.fingerprint,
+            )
+            for person, permission in zip(people, permissions, strict=True)
+        ]
+
+    def _together(
+        self, kind: str, keys: Sequence[tuple[str, ...]], action: Action, permit: Callable[[list[Person]], list[Permission]], clock: Clock
+    ) -> tuple[list[Tombstone], Executed] | None:
+        """Delete the rows of many people while their tombstones are recorded; committed only when those are durable.
+
+        None, with nothing deleted, where the map or the data ask for the usual way; tombstones may be recorded then, which it repeats.
+        """
+        subject, now = self.graph.subject(kind), clock.now()
+        seed = Seed(cohort_of(self._periods, action, now, now), subject, {}, None)
+        plan = self._direct_plan(seed)
+        if plan is None:
+            return None
+        try:
+            with ThreadPoolExecutor(1, "record") as recorder, self.session.transaction("repeatable read"):
+                people = lookup(self.session, self.graph, kind, keys, self.mac_key)
+                if len(people) < len(keys):
+                    return None
+                new = self._tombstones(kind, action, people, permit(people))
+                reach("erase.permitted")
+                self._archive_map()
+                recording = recorder.submit(_record, new, clock)
+                try:
+                    rows = RowAddresses.from_tids(person.address for person in people)
+                    planned = direct.run(self.session, plan, Found([replace(seed, rows={people[0].oid: rows})], len(people)))
+                finally:
+                    tombstones = recording.result()
+                reach("erase.recorded")
+                if planned is None or any(tombstone.state is not State.RECORDED for tombstone in tombstones):
+                    raise _UsualWayError
+        except (_UsualWayError, ForeignKeyError, SerializationError):
+            return None
+        except DatabaseError as error:
+            if error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
+                return None
+            raise
+        reach("erase.committed")
+        deleted = sum(effect.rows for effect in planned)
+        return tombstones, Executed(Effects({}, {}, planned), len(people), deleted, 0, _UNKNOWN)
 
     def carry_out(self, tombstones: Sequence[Tombstone], clock: Clock, *, refresh: bool = True) -> tuple[Executed, Verification]:
         """Delete the rows of recorded people in one transaction, refresh the views that show them, and look again from outside.
@@ -239,6 +303,12 @@ class Eraser:
 
         executed = self._short_way(people) or execute(self.session, self.graph, people)
         reach("erase.committed")
+        return self._look_again(tombstones, executed, clock, later=later, refresh=refresh)
+
+    def _look_again(
+        self, tombstones: Sequence[Tombstone], executed: Executed, clock: Clock, *, later: int = 0, refresh: bool = True
+    ) -> tuple[Executed, Verification]:
+        """Refresh what shows deleted rows, and ask from outside the transaction what is left of the people."""
         if refresh:
             views.refresh(self.session, self.graph)
         answers: list[Answer] = []
