@@ -30,7 +30,7 @@ from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
 from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
 from obhut.erasure.plan import Cohort, ErasurePlan, cohort_of, keep_periods
-from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError
+from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError, explained
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.erasure.verify import Answer, Verification, verify
 from obhut.foundation.actors import Actor
@@ -301,7 +301,8 @@ class Eraser:
             later = found.later
             return found
 
-        executed = self._short_way(people) or execute(self.session, self.graph, people)
+        with explained():
+            executed = self._short_way(people) or execute(self.session, self.graph, people)
         reach("erase.committed")
         return self._look_again(tombstones, executed, clock, later=later, refresh=refresh)
 

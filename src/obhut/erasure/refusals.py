@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from obhut.foundation.errors import ObhutError
+from obhut.postgres.errors import DatabaseError
+
+_RAISED = "P0001"  # a trigger's own exception
 
 
 class ErasureRefusedError(ObhutError):
@@ -15,6 +21,12 @@ class PlanConflictError(ErasureRefusedError):
     """The data map and the foreign keys do not agree about rows that the plan reaches."""
 
     code = "erasure-plan-conflict"
+
+
+class ForbiddenError(ErasureRefusedError):
+    """The database or the data map forbids an erasure that is recorded already; repeating it will not help."""
+
+    code = "erasure-forbidden"
 
 
 class SubjectMissingError(ErasureRefusedError):
@@ -51,3 +63,27 @@ class SupersededError(ErasureRefusedError):
     """The database URL leads to a server that a restore has replaced."""
 
     code = "database-superseded"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say of a recorded erasure that is refused for a lasting reason what can be done about it: nobody would find out by repeating it.
+
+    Raises:
+        ForbiddenError: a constraint, a trigger or a conflict in the map forbids it.
+    """
+    try:
+        yield
+        return
+    except PlanConflictError as error:
+        fact = error.fact
+    except DatabaseError as error:
+        state = error.sqlstate or ""
+        if not state.startswith("23") and state != _RAISED:
+            raise
+        fact = error.fact
+    raise ForbiddenError(
+        f"a recorded erasure cannot be carried out: {fact}",
+        'Correct the data map or the rows and run "obhut erase --finish", or take the tombstone back with "obhut erasures lift";'
+        ' "obhut erasures list" shows those that are recorded. Until then every restore is refused or leaves the person out.',
+    )

@@ -25,6 +25,7 @@ from obhut.erasure import ledger
 from obhut.erasure.closure import resolve
 from obhut.erasure.entries import Tombstone
 from obhut.erasure.execute import execute
+from obhut.erasure.refusals import explained
 from obhut.erasure.subjects import Decisions, Found, find
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
@@ -373,7 +374,8 @@ class Restore:
 
             decisions = ledger.resolutions(self.request.database)
             self.found = find(source, graph, counted(), ledger.fingerprint_key(), self.run.started_at, decisions)
-            effects = resolve(source, graph, self.found.seeds)
+            with explained():
+                effects = resolve(source, graph, self.found.seeds)
         return Filter.of_effects(effects)
 
     def _fill(self, source: Session, held: Quarantine, graph: Graph, loading: load.Loading) -> None:
@@ -382,7 +384,7 @@ class Restore:
             if step.already is None:
                 step.record(rows=rows, deleted=loading.rows.deleted, changed=loading.rows.changed)
         quarantine.require_still(source, held)
-        with runs.step(self.run, "connect", self.clock):
+        with runs.step(self.run, "connect", self.clock), explained():
             load.connect_tables(loading, self.progress)
         with runs.step(self.run, "finish", self.clock) as step, load.loading_session(loading) as session:
             oids, orphans = finish.doomed_large_objects(source, loading, preflight.large_object_columns(loading.catalogue))
@@ -463,7 +465,8 @@ class Restore:
 
                 if _LATE not in streams.finished(session):
                     streams.record(session, _LATE)
-                done = execute(session, mine, looked_up)
+                with explained():
+                    done = execute(session, mine, looked_up)
                 unlinked += done.large_objects
                 touched |= {effect.table.full_name for effect in done.effects.tables.values() if effect.deleted or effect.changes}
                 applied = size
