@@ -162,6 +162,25 @@ def open_(run_id: RunId) -> None:
 
 
 @app.command
+def start(run_id: RunId) -> None:
+    """Start the server of an opened restore, for instance after the machine was booted.
+
+    Only for a restore without --target: its server is Obhut's own, on a socket in the state directory.
+    """
+    here = opened()
+    url = opening.start(here.settings, run_id)
+    here.output.result({"run": run_id, "database": url}, lambda: here.output.say("The server runs: {url}", url=url))
+
+
+@app.command
+def stop(run_id: RunId) -> None:
+    """Stop the server of an opened restore; its data stay, and "start" starts it again."""
+    here = opened()
+    opening.stop(here.settings, run_id)
+    here.output.result({"run": run_id, "stopped": True}, lambda: here.output.say("The server of restore {run} is stopped.", run=run_id))
+
+
+@app.command
 def abandon(run_id: RunId) -> None:
     """Give a restore up: its quarantine and its new cluster are removed; a given target stays closed."""
     here = opened()

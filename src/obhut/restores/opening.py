@@ -17,6 +17,7 @@ from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.states import RunState
+from obhut.postgres.clusters import Cluster
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier
 from obhut.restores import finish, preflight, store, streams
@@ -111,6 +112,35 @@ def url_of(settings: Settings, run_id: str) -> str:
     if target.cluster is not None and target.cluster.initialised:
         target.cluster.start(timeout=600)
     return target.url
+
+
+def start(settings: Settings, run_id: str) -> str:
+    """Start the server of an opened restore, after the machine was booted for instance; return where it is reached.
+
+    Raises:
+        RestoreStateError: the restore is not open, or has no server of its own.
+    """
+    target, cluster = _own_server(settings, run_id)
+    cluster.start(timeout=600)
+    return target.url
+
+
+def stop(settings: Settings, run_id: str) -> None:
+    """Stop the server of an opened restore; its data stay.
+
+    Raises:
+        RestoreStateError: the restore is not open, or has no server of its own.
+    """
+    _own_server(settings, run_id)[1].stop(timeout=600)
+
+
+def _own_server(settings: Settings, run_id: str) -> tuple[Target, Cluster]:
+    if not restoring.was_opened(run_id):
+        raise RestoreStateError(f"restore {run_id} is not open", f'"obhut restore open {run_id}" opens it after its proof.')
+    target = _target(settings, run_id)
+    if target.cluster is None or not target.cluster.initialised:
+        raise RestoreStateError(f"restore {run_id} has no server of its own here", "It went into a given database, or was removed.")
+    return target, target.cluster
 
 
 def _late(database: str, size: int) -> bool:

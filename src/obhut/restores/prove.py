@@ -19,7 +19,7 @@ from obhut.erasure.canary import Canary
 from obhut.erasure.subjects import Person, lookup
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, qualified
-from obhut.restores import absence, bystanders, figures, scan
+from obhut.restores import absence, bystanders, figures, naming, scan
 from obhut.restores.absence import Absence
 from obhut.restores.bystanders import Innocent
 from obhut.restores.figures import TableFigures
@@ -274,12 +274,18 @@ def _keys(target: Session) -> Statement:
 
 def _schema(source: Session, target: Session, evidence: Evidence) -> Statement:
     index = scan.TextIndex(scan.schema_places(evidence.entries, evidence.roles))
+    names = naming.Names(evidence.entries, ledger.fingerprint_key())
     asked, found = 0, set[str]()
     for values in scan.identifiers(source, evidence.source_graph, evidence.rows):
         asked += len(values)
-        found |= _unshared(index, values, target, evidence)
-    found |= index.find(canary.token for canary in evidence.canaries)
-    return Statement("schema-text", Result.FAILED if found else Result.PASSED, {"values": asked}, tuple(sorted(found))[:50])
+        places = _unshared(index, values, target, evidence)
+        names.hide(places, values if places else ())
+        found |= places
+    tokens = [canary.token for canary in evidence.canaries]
+    found |= index.find(tokens)
+    names.hide(found, tokens)
+    said = tuple(sorted(names.said(name) for name in found))[:50]
+    return Statement("schema-text", Result.FAILED if found else Result.PASSED, {"values": asked}, said)
 
 
 def _statistics(source: Session, target: Session, evidence: Evidence) -> Statement:

@@ -37,7 +37,7 @@ from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.clusters import Binaries, Cluster, binaries, make_directory, server_user
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, qualified
-from obhut.restores import certificate, finish, load, people, plan, preflight, prove, quarantine, scan, schema, store, streams
+from obhut.restores import certificate, finish, load, naming, people, plan, preflight, prove, quarantine, scan, schema, store, streams
 from obhut.restores import target as targets
 from obhut.restores.errors import NotProvedError, RestoreRefusedError, RestoreStateError, SchemaLeakError
 from obhut.restores.filter import Filter
@@ -67,7 +67,7 @@ class Request:
         quarantine: connection string of a restore made elsewhere, or nothing.
         backup: base backup to start from; the newest fitting one by default.
         workers: streams side by side.
-        left_out: schema entries that are not to be made, by name (``INDEX public.people_email``).
+        left_out: schema entries that are not to be made, by name (``INDEX public.people_email``) or opaque name (``INDEX #…``).
     """
 
     database: str
@@ -86,7 +86,7 @@ class Request:
             "quarantine": self.quarantine,
             "backup": self.backup,
             "workers": self.workers,
-            "left_out": [quote(name) for name in self.left_out],
+            "left_out": [naming.digest(name, ledger.fingerprint_key()) for name in self.left_out] if self.left_out else [],
         }
 
     @classmethod
@@ -101,7 +101,7 @@ class Request:
             str(known["quarantine"]),
             str(known["backup"]),
             int(str(known["workers"])),
-            tuple(unquote(str(name)) for name in left_out) if isinstance(left_out, list) else (),
+            tuple(f"#{name}" for name in left_out) if isinstance(left_out, list) else (),
         )
 
 
@@ -310,16 +310,19 @@ class Restore:
         with runs.step(self.run, "schema", self.clock) as step:
             entries = schema.dump(programs, held.url, scratch)
             statements = schema.roles(programs, held.url)
-            self.left_out = tuple({*self.request.left_out, *self._leaks(source, graph, rows, entries, statements)})
+            names = naming.Names((entry for section in Section for entry in entries[section]), ledger.fingerprint_key())
+            wanted = {naming.digest(name, ledger.fingerprint_key()) for name in self.request.left_out}
+            left_out = names.among(wanted) | self._leaks(source, graph, rows, entries, statements, names, wanted)
             if not target.owned:
-                self.left_out += schema.of_the_database(entries)  # they name the source's database, not the given one
+                left_out |= set(schema.of_the_database(entries))  # they name the source's database, not the given one
+            self.left_out = tuple(names.said(name) for name in left_out)
             targets.make_database(target, entries[Section.PRE_DATA], statements, thaw=held.cluster is None)
             with target.session(self.application) as session:
                 streams.end_sessions(session, self.application)
                 streams.prepare_records(session)
             pipe = streams.Pipe(held.url, target.url, rows.settings, scratch, programs, self.application)
             loading = load.Loading(
-                pipe, held.url, target.url, graph.catalogue, rows, entries, self.request.workers, left_out=frozenset(self.left_out)
+                pipe, held.url, target.url, graph.catalogue, rows, entries, self.request.workers, left_out=frozenset(left_out)
             )
             with load.loading_session(loading) as session:
                 load.make_schema(session, loading)
@@ -327,8 +330,9 @@ class Restore:
         return loading
 
     def _leaks(
-        self, source: Session, graph: Graph, rows: Filter, entries: dict[Section, list[Entry]], statements: Sequence[str]
-    ) -> list[str]:
+        self, source: Session, graph: Graph, rows: Filter, entries: dict[Section, list[Entry]], statements: Sequence[str],
+        names: naming.Names, wanted: set[str],
+    ) -> set[str]:  # fmt: skip
         """Return comments that name an erased person, to be left out; anything else that does is refused."""
         everything = [entry for section in Section for entry in entries[section]]
         index = scan.TextIndex(scan.schema_places(everything, statements))
@@ -339,14 +343,23 @@ class Restore:
             if hits:
                 suspects = [value for value in values if index.find([value])]
                 shared = self._shared(source, graph, rows, suspects)
-                found |= index.find(value for value in suspects if value not in shared)
-        bad = sorted(name for name in found if kinds.get(name) not in _AUTO_LEFT_OUT and name not in self.request.left_out)
+                alone = [value for value in suspects if value not in shared]
+                places = index.find(alone)
+                names.hide(places, alone)
+                found |= places
+        # Without its table a partition's rows would be lost: the proof would fail, and name it.
+        bad = sorted(
+            name for name in found
+            if kinds.get(name) == "TABLE" or (kinds.get(name) not in _AUTO_LEFT_OUT and names.digest(name) not in wanted)
+        )  # fmt: skip
         if bad:
             raise SchemaLeakError(
-                f"the schema names an erased person in {len(bad)} places, the first is {bad[0]}",
-                f'Leave it out with --leave-out "{bad[0]}" and make it anew without the value.',
+                f"the schema names an erased person in {len(bad)} places, the first is {names.said(bad[0])}",
+                "A table cannot be left out: rename it at the source, and restore to a point after that."
+                if kinds.get(bad[0]) == "TABLE"
+                else f'Leave it out with --leave-out "{names.said(bad[0])}" and make it anew without the value.',
             )
-        return sorted(found)
+        return found
 
     def _shared(self, source: Session, graph: Graph, rows: Filter, values: Sequence[str]) -> set[str]:
         """Return values that somebody who stays has too, asked in the quarantine."""

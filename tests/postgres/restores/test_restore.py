@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -17,6 +18,7 @@ from obhut.foundation.errors import ObhutError
 from obhut.journal import runs
 from obhut.journal.states import RunState
 from obhut.postgres.connections import Session
+from obhut.postgres.errors import UnreachableError
 from obhut.promises import examine
 from obhut.promises.model import State
 from obhut.restores import opening, run, side, store
@@ -71,6 +73,12 @@ def test_restore_leaves_out_the_erased_and_keeps_all_others(story) -> None:
         assert session.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'obhut_restore'") == 0
         assert session.value("SELECT what::text FROM watched") == "booking"  # by name: oids are others here
         assert session.value("SHOW fsync") == "on"
+    for _ in range(2):  # a second time there is nothing to do
+        opening.stop(story.settings, outcome.run)
+    with pytest.raises(UnreachableError):
+        Session.connect(done.url)
+    for _ in range(2):
+        assert opening.start(story.settings, outcome.run) == done.url
     found = verification.verify(outcome.certificate, key=None, settings=story.settings, url=done.url)
     assert found.passed, [finding for finding in found.findings if finding.result != "passed"]
     with Session.connect(done.url) as session:
@@ -83,6 +91,9 @@ def test_restore_leaves_out_the_erased_and_keeps_all_others(story) -> None:
 def test_target_by_time_equals_target_by_position(story) -> None:
     """A moment leads to the same rows as the position of that moment."""
     outcome = restore(story, story.moment.isoformat())
+    for early in (opening.start, opening.stop):  # nobody gets in before it is opened
+        with pytest.raises(RestoreStateError):
+            early(story.settings, outcome.run)
     content = json.loads(outcome.certificate.read_text())["certificate"]
     assert {t["name"]: t["source"] for t in content["tables"]}["booking"] == story.before["booking"]
     run.abandon(story.settings, outcome.run, CLOCK)
@@ -147,6 +158,46 @@ def test_a_schema_that_names_the_person_is_refused_and_can_be_left_out(story) ->
     run.abandon(story.settings, outcome.run, CLOCK)
     with Session.connect(story.url) as session:
         session.execute("DROP INDEX leak; COMMENT ON TABLE setting IS NULL")
+
+
+def test_a_name_that_holds_an_identifier_is_said_nowhere(story) -> None:
+    """An index named after an erased person is called by its kind and a digest: in the refusal, the journal and the certificate."""
+    named = "ix undicht.berta@example.org"
+    with Session.connect(story.url) as session:
+        session.execute("INSERT INTO person (id, org_id, email) OVERRIDING SYSTEM VALUE VALUES (901, 1, 'undicht.berta@example.org')")
+        session.execute(f'CREATE INDEX "{named}" ON person (id); COMMENT ON INDEX "{named}" IS \'of undicht.berta@example.org\'')
+        lsn = session.value("SELECT pg_current_wal_insert_lsn()::text")
+        session.value("SELECT pg_logical_emit_message(true, 'test', 'x')")  # recovery stops behind this, and not within what follows
+        session.execute(
+            "CREATE TABLE \"event_undicht.berta@example.org\" PARTITION OF event FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')"
+        )
+        later = session.value("SELECT pg_current_wal_insert_lsn()::text")
+        session.value("SELECT pg_logical_emit_message(true, 'test', 'x')")
+    with Eraser(story.settings, "courses") as eraser:
+        eraser.erase("participant", [["901"]], ErasureAction.ERASE, ACTOR, CLOCK)
+    story.flush()
+    with pytest.raises(SchemaLeakError) as refused:
+        restore(story, lsn)
+    opaque = re.search(r"--leave-out \"(INDEX #[0-9a-f]{16})\"", str(refused.value))
+    assert opaque and "berta" not in str(refused.value)
+    run.abandon(story.settings, runs.list_runs(kind="restore", limit=1)[0].id, CLOCK)
+    for given in (opaque[1], f"INDEX public.{named}"):
+        outcome = restore(story, lsn, left_out=(given,))
+        content = outcome.certificate.read_text()
+        assert opaque[1] in json.loads(content)["certificate"]["left_out"]
+        assert "berta" not in content + outcome.page.read_text()
+        assert "berta" not in json.dumps(runs.get(outcome.run).parameters) + json.dumps(
+            [step.facts for step in runs.list_steps(outcome.run)]
+        )
+        with Session.connect(opening.url_of(story.settings, outcome.run)) as session:
+            assert session.value("SELECT count(*) FROM pg_class WHERE relname LIKE '%%berta%%'") == 0
+        run.abandon(story.settings, outcome.run, CLOCK)
+    with pytest.raises(SchemaLeakError) as refused:
+        restore(story, later, left_out=(opaque[1],))
+    assert "berta" not in str(refused.value)
+    run.abandon(story.settings, runs.list_runs(kind="restore", limit=1)[0].id, CLOCK)
+    with Session.connect(story.url) as session:
+        session.execute(f'DROP INDEX "{named}"; DROP TABLE "event_undicht.berta@example.org"')
 
 
 def test_side_schema_of_one_controller(story) -> None:
