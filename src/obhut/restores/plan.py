@@ -118,6 +118,7 @@ class DatabaseFacts:
 
     prepared_transactions: int
     missing_extensions: tuple[str, ...] = ()
+    other_extensions: tuple[tuple[str, str, str], ...] = ()  # name, version at the source, version at a given target
     missing_collations: tuple[str, ...] = ()
     map_findings: tuple[str, ...] = ()
     unknown_tables: tuple[str, ...] = ()  # findings about tables and columns that the map lacks
@@ -188,6 +189,9 @@ def judge_database(facts: DatabaseFacts) -> Decision:
         found.append(Reason("reader-limited", "the reading role is neither superuser nor exempt from row security", "Give it BYPASSRLS."))
     for name in facts.missing_extensions:
         found.append(Reason("extension-missing", f"extension {name} is not available for the target", "Install it for this PostgreSQL."))
+    for name, mine, theirs in facts.other_extensions:
+        fact = f"extension {name} has version {mine} at the source and would have {theirs} at the target"
+        found.append(Reason("extension-version", fact, "Give a server with that version, or restore without --target."))
     for name in facts.missing_collations:
         found.append(Reason("collation-missing", f"collation {name} does not exist on this machine", "Install its locale or ICU."))
     for text in facts.map_findings:

@@ -131,9 +131,17 @@ def inspect(source: Session, catalogue: Catalogue, prepared: int, *, target: Ses
     """
     available = {str(name) for (name,) in (target or source).rows("SELECT name FROM pg_available_extensions")}
     objects = int(source.value("SELECT count(*) FROM pg_largeobject_metadata"))
+    # What CREATE EXTENSION will make there, unless it is there already.
+    asked = "SELECT name, coalesce(installed_version, default_version) FROM pg_available_extensions"
+    versions = {str(name): str(version) for name, version in target.rows(asked)} if target else {}
     return DatabaseFacts(
         prepared_transactions=prepared,
         missing_extensions=tuple(sorted(set(catalogue.extensions) - available)),
+        other_extensions=tuple(
+            (name, version, versions[name])
+            for name, version in sorted(catalogue.extensions.items())
+            if name in versions and versions[name] != version
+        ),
         missing_collations=tuple(_missing_collations(source)),
         large_objects=objects,
         large_objects_mapped=bool(large_object_columns(catalogue)),

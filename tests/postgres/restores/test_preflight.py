@@ -128,3 +128,16 @@ def test_a_composite_key_that_cannot_be_unlinked_is_refused(database, nullable: 
             session.execute("ALTER TABLE task ALTER person_id SET NOT NULL")
         _, findings = examine(rules, "courses", read_catalogue(session))
     assert [finding.code for finding in errors(findings)] == ["unlink-not-null"]
+
+
+def test_extensions_of_another_version_are_refused(database, database15) -> None:
+    """A given target would make an extension in its own version: that refuses, the same version does not, nor does a new cluster."""
+    with database.session() as source, database15.session() as target:
+        source.execute("CREATE EXTENSION hstore VERSION '1.4'")
+        facts = preflight.inspect(source, read_catalogue(source), 0, target=target)
+        theirs = target.value("SELECT default_version FROM pg_available_extensions WHERE name = 'hstore'")
+        assert facts.other_extensions == (("hstore", "1.4", theirs),)
+        assert [reason.code for reason in plan.judge_database(facts).refusals] == ["extension-version"]
+        assert preflight.inspect(source, read_catalogue(source), 0).other_extensions == ()
+        target.execute("CREATE EXTENSION hstore VERSION '1.4'")
+        assert preflight.inspect(source, read_catalogue(source), 0, target=target).other_extensions == ()

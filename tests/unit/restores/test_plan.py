@@ -89,6 +89,7 @@ def test_each_obstacle_alone_refuses(changes, code):
     [
         ({"prepared_transactions": 1}, "prepared-transactions"),
         ({"missing_extensions": ("hstore",)}, "extension-missing"),
+        ({"other_extensions": (("hstore", "1.4", "1.8"),)}, "extension-version"),
         ({"missing_collations": ("public.de",)}, "collation-missing"),
         ({"map_findings": ("x",)}, "datamap-invalid"),
         ({"unknown_tables": ("public.x",)}, "datamap-table-unknown"),
