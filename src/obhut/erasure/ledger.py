@@ -347,7 +347,7 @@ def numbered(numbers: Sequence[int]) -> list[Tombstone]:
 
 def count(database: str) -> int:
     """Return the number of open tombstones of a database."""
-    return int(places().session().value(SQL["count"], (database,)))
+    return _once(("count", database), lambda session: int(session.value(SQL["count"], (database,))))
 
 
 def states() -> list[tuple[str, State, int]]:
@@ -368,7 +368,11 @@ def highest_keys(database: str, subject_kind: str) -> dict[int, int]:
 
     After a restore every sequence must continue above these, or the next person gets the number of an erased one.
     """
-    return {int(position) - 1: int(value) for position, value in places().session().rows(SQL["highest_keys"], (database, subject_kind))}
+
+    def ask(session: Session) -> dict[int, int]:
+        return {int(position) - 1: int(value) for position, value in session.rows(SQL["highest_keys"], (database, subject_kind))}
+
+    return _once(("highest_keys", database, subject_kind), ask)
 
 
 def subject_kinds(database: str) -> list[str]:
@@ -438,6 +442,19 @@ def reveal(tombstone: TombstoneId | str, actor: Actor, purpose: Purpose, clock: 
 
 
 # ---- inside ----
+
+
+def _once(question: tuple[str, ...], ask: Callable[[Session], T]) -> T:
+    """Return the answer to a question about all tombstones; asked anew only when the list has grown, since nothing else changes it."""
+    here = places()
+    session = here.session()
+    head = store.stored(session)
+    size = head.size if head else 0
+    held = here.answers.get(question)
+    if held is None or held[0] != size:
+        held = here.answers[question] = size, ask(session)
+    answer: T = held[1]
+    return answer
 
 
 def _append(

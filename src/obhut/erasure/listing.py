@@ -7,6 +7,7 @@ Where a block does not come out right at once it is read again row by row, to na
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -23,6 +24,7 @@ from obhut.erasure.store import SQL, Stored
 from obhut.postgres.connections import Row, Session
 
 _BLOCK: Final = 5_000  # entries
+_AHEAD: Final = 4  # blocks that the server may have ready
 _STATES: Final = {"1": State.RECORDED, "2": State.EFFECTIVE, "3": State.LIFTED, "4": State.RETIRED}
 
 
@@ -99,11 +101,12 @@ class Listing:
         for name, value in (("enable_nestloop", "off"), ("enable_seqscan", "off"), ("jit", "off")):
             self._session.set(name, value, local=True)
         spans = [(low, min(low + _BLOCK - 1, last)) for low in range(1, (last or 0) + 1, _BLOCK)]
-        with ThreadPoolExecutor(1, "erasure-list") as reader:  # the server works on the next block while this one is verified
-            coming = reader.submit(self._ask, spans[0]) if spans else None
-            for number, span in enumerate(spans, 1):
-                answer = coming.result() if coming else None
-                coming = reader.submit(self._ask, spans[number]) if number < len(spans) else None
+        with ThreadPoolExecutor(1, "erasure-list") as reader:  # the server works on the next blocks while this one is verified
+            coming = deque(reader.submit(self._ask, span) for span in spans[:_AHEAD])
+            for number, span in enumerate(spans, _AHEAD):
+                answer = coming.popleft().result()
+                if number < len(spans):
+                    coming.append(reader.submit(self._ask, spans[number]))
                 try:
                     block = (self._confirm(span, answer) if answer else None) or self._row_by_row(span)
                 except ErasureListError as finding:

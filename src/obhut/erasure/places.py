@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -70,6 +70,7 @@ class Places:
         self._tip: Tip | None = None
         self._deferred: list[Published] = []
         self._anchor: tuple[str, Checkpoint] | None = None
+        self.answers: dict[tuple[str, ...], tuple[int, Any]] = {}  # to questions about the whole list, with its size then
 
     # ---- access ----
 
