@@ -12,7 +12,8 @@ from obhut.cli.context import context
 from obhut.cli.exits import UsageError
 from obhut.controllers.vocabulary import parse_key
 from obhut.erasure.entries import Action
-from obhut.erasure.erase import Eraser, Outcome, finish, sweep_kept
+from obhut.erasure.erase import Eraser, Outcome
+from obhut.erasure.finish import finish, sweep_kept
 from obhut.erasure.plan import ErasurePlan
 from obhut.postgres.control import open_control
 

@@ -3,7 +3,7 @@
 Order, and why it survives a crash at any instant: the tombstone is durable in the erasure list, its mirror and its anchor before the first
 row goes, so a crash can only hide too much, never resurrect. The rows go in one transaction; of many people at once they are deleted
 while the tombstones are being written, and committed only when those are durable. Only when a look from outside finds nothing left is
-the tombstone marked effective; until then the erasure is "recorded", and :func:`finish` carries it to its end.
+the tombstone marked effective; until then the erasure is "recorded", and :mod:`obhut.erasure.finish` carries it to its end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Self
 
 from obhut.controllers import gate, register
@@ -123,6 +122,10 @@ class Eraser:
         if self._confirmed is not None and failure is None:
             ledger.settle(self._confirmed)
 
+    def will_settle(self, clock: Clock) -> None:
+        """Bring the mirror up to the list at the end, though nothing is confirmed here: a crash may have left what it lacks."""
+        self._confirmed = clock
+
     @property
     def graph(self) -> Graph:
         """The data map resolved against the schema as it was when it was last looked at; see :meth:`checked`."""
@@ -200,7 +203,7 @@ class Eraser:
             SubjectMissingError: a person is not in the database and was never erased; nothing was done.
             ErasureIncompleteError: rows remain; the tombstones stay recorded, so no restore brings the person back.
         """
-        self._confirmed = clock  # also where nothing is left to do: a crash may have left a confirmation that the mirror lacks
+        self.will_settle(clock)
         run = RunId(new_id("run"))
         wanted = list(dict.fromkeys(tuple(key) for key in keys))
         graph = self.checked()
@@ -210,7 +213,7 @@ class Eraser:
             if together is not None:
                 tombstones, executed = together
                 executed, verification = self._look_again(tombstones, executed, clock)
-                return self._conclude(run, kind, action, tombstones, executed, verification, clock, already=0)
+                return self.conclude(run, kind, action, tombstones, executed, verification, clock, already=0)
         people = lookup(self.session, graph, kind, wanted, self.mac_key)
         pending = self._without_row(kind, wanted, people, allow_missing=allow_missing)
         permissions = self._permit(kind, people, asked, actor, clock, run)
@@ -223,7 +226,7 @@ class Eraser:
         if not open_ones:
             return Outcome(run, (), 0, pending.effective, 0, 0, None, None, None)
         executed, verification = self.carry_out(open_ones, clock)
-        return self._conclude(run, kind, action, open_ones, executed, verification, clock, already=pending.effective)
+        return self.conclude(run, kind, action, open_ones, executed, verification, clock, already=pending.effective)
 
     def _tombstones(self, kind: str, action: Action, people: Sequence[Person], permissions: Sequence[Permission]) -> list[NewTombstone]:
         return [
@@ -420,7 +423,7 @@ class Eraser:
         }
         return [key for key in keys if key not in others]
 
-    def _conclude(
+    def conclude(
         self,
         run: RunId,
         kind: str,
@@ -432,6 +435,11 @@ class Eraser:
         *,
         already: int,
     ) -> Outcome:
+        """Mark the tombstones effective when nothing is left, and return what the erasure came to.
+
+        Raises:
+            ErasureIncompleteError: rows remain, or nothing could be asked; the tombstones stay recorded.
+        """
         if not verification.answers and executed.people:
             raise ErasureIncompleteError(
                 f"nothing could be asked about {len(tombstones)} erased people, so their erasure is not confirmed",
@@ -444,7 +452,7 @@ class Eraser:
                 'Who writes there? The tombstones stay recorded; run "obhut erase --finish" when the writer is stopped.',
             )
         ledger.mark_effective(run, tombstones, executed.lsn, clock)
-        self._confirmed = clock
+        self.will_settle(clock)
         reach("erase.effective")
         plan = ErasurePlan(self.database, kind, action, len(tombstones), executed.people, executed.effects.planned, self.graph.version)
         return Outcome(
@@ -488,62 +496,6 @@ class Eraser:
 class _Pending:
     recorded: list[Tombstone]
     effective: int
-
-
-def finish(settings: Settings, database: str, clock: Clock, *, older_than: timedelta = timedelta(), chunk: int = 10_000) -> list[Outcome]:
-    """Carry every recorded erasure of a database to its end, as after a crash.
-
-    Args:
-        settings: the installation.
-        database: name of the protected database.
-        clock: tells when.
-        older_than: leave younger ones to the process that recorded them.
-        chunk: people a transaction at the most.
-
-    Raises:
-        ErasureIncompleteError, DatabaseError: as :meth:`Eraser.erase`; what was finished before stays finished.
-    """
-    outcomes = []
-    with Eraser(settings, database) as eraser:
-        eraser._confirmed = clock
-        for tombstones in known.in_state(database, State.RECORDED, size=chunk):
-            by_kind: dict[tuple[str, Action], list[Tombstone]] = defaultdict(list)
-            for tombstone in (item for item in tombstones if clock.now() - item.erased_at >= older_than):
-                by_kind[tombstone.subject_kind, tombstone.action].append(tombstone)
-            eraser.checked()
-            for (kind, action), members in by_kind.items():
-                executed, verification = eraser.carry_out(members, clock)
-                run = RunId(new_id("run"))
-                outcomes.append(eraser._conclude(run, kind, action, members, executed, verification, clock, already=0))
-    return outcomes
-
-
-def sweep_kept(settings: Settings, database: str, clock: Clock, *, chunk: int = 10_000) -> int:
-    """Delete or anonymise rows that were kept on a legal ground whose period is over; return the number of rows.
-
-    Idempotent: a person whose kept rows are gone costs one look.
-    """
-    rows = 0
-    with Eraser(settings, database) as eraser:
-        if not keep_periods(eraser.graph):
-            return 0
-        # Here no recorded tombstone tells the next run that one was killed before the refresh.
-        stale = views.Pending(settings.state.directory, database)
-        interrupted = bool(stale)
-        for tombstones in known.in_state(database, State.EFFECTIVE, size=chunk):
-            due = [
-                tombstone
-                for tombstone in tombstones
-                if cohort_of(eraser._periods, tombstone.action, tombstone.erased_at, clock.now()).expired
-            ]
-            if due:
-                stale.note()
-                executed, _ = eraser.carry_out(due, clock, refresh=False)
-                rows += executed.deleted + executed.changed
-        if rows or interrupted:
-            views.refresh(eraser.session, eraser.graph)
-        stale.clear()
-    return rows
 
 
 def _missing(kind: str, count: int) -> SubjectMissingError:

@@ -17,7 +17,8 @@ from procrastinate.exceptions import AlreadyEnqueued
 
 from obhut.backups import run as backups
 from obhut.erasure import canary
-from obhut.erasure.erase import Eraser, finish, sweep_kept
+from obhut.erasure.erase import Eraser
+from obhut.erasure.finish import finish, sweep_kept
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import Clock, SystemClock
 from obhut.foundation.errors import ObhutError
