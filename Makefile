@@ -30,15 +30,15 @@ check: $(READY) ## Lint, types, import rules, unit tests, documentation
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/unit -m "not slow"
 
-test: $(READY) ## Run every test; installs Debian's PostgreSQL where it is missing
+test: $(READY) ## Run every test, two files at a time; installs Debian's PostgreSQL where it is missing
 	@bash tools/debian.sh
 	@bash tools/samples.sh
-	$(BIN)/pytest tests -m "not long"
+	$(BIN)/pytest tests -n 2 --dist loadfile
 
-faults: $(READY) ## Kill and damage at every step: the long part of the fault matrix (an hour on two cores)
+faults: $(READY) ## Kill and damage at every step, without the other tests
 	@bash tools/debian.sh
 	@bash tools/samples.sh
-	$(BIN)/pytest tests -m long
+	$(BIN)/pytest tests -m fault
 
 bench: $(READY) ## Measure speed against pg_dump and hand-written SQL; writes build/bench.json
 	@mkdir -p build

@@ -15,7 +15,7 @@ import pytest
 from support.lost import Lost
 from support.sweep import sweep
 
-pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow]
 
 ANCHOR = "erasure-list.anchor"
 

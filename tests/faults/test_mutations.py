@@ -19,7 +19,7 @@ from obhut.postgres.clusters import Cluster
 from obhut.postgres.connections import Session
 from obhut.restores import certificate as certificates
 
-pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow]
 
 EMAIL = "secret5@mail.invalid"  # of patient 5, who was erased
 # The very person: same key, same moment of registration.

@@ -16,7 +16,7 @@ from support.sweep import names_of, sweep
 
 from obhut.postgres.clusters import Cluster
 
-pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow]
 
 NOT_PROVED = "restore-not-proved"
 

@@ -10,7 +10,7 @@ import pytest
 from support import clinic, scanner
 from support.installation import Installation, programs
 
-pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.fault, pytest.mark.postgres, pytest.mark.slow]
 
 # Every personal value of patient N begins with "secretN": nine words find them all.
 WORDS = [*(f"secret{digit}" for digit in range(1, 10)), "former-15@clinic.invalid"]

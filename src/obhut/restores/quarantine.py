@@ -78,6 +78,13 @@ class Quarantine:
         return Session.connect(self.url, application_name=application)
 
 
+# A standby holds the locks of transactions that were open at its point, and paused there it never lets go of them.
+_LOCKED = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND granted AND pid <> pg_backend_pid()
+               AND database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())))
+"""
+
+
 @dataclass(frozen=True)
 class Recovery:
     """What is recovered, from what, to where."""
@@ -247,10 +254,10 @@ def adopt(url: str) -> Quarantine:
 
 
 def require_still(session: Session, quarantine: Quarantine) -> None:
-    """Refuse when the quarantine is no longer what the filter was computed on.
+    """Refuse when the quarantine is no longer what the filter was computed on, or cannot be read where it stands.
 
     Raises:
-        QuarantineError: it left recovery, replays on, or moved.
+        QuarantineError: it left recovery, replays on, or moved; or it stands inside a change of the schema, whose lock nobody releases.
     """
     if quarantine.cluster is None:
         return
@@ -258,6 +265,11 @@ def require_still(session: Session, quarantine: Quarantine) -> None:
     paused = row[0] and session.value("SELECT pg_get_wal_replay_pause_state()") == "paused"
     if not paused or row[1] != quarantine.lsn:
         raise QuarantineError("the quarantine is no longer paused at its target", "Abandon this run and start another.")
+    if session.value(_LOCKED):
+        raise QuarantineError(
+            "the point lies inside a transaction that changes or locks a table, so the table cannot be read",
+            "Choose a point before it began or after it ended; abandon this run and start another.",
+        )
 
 
 def database_name(url: str) -> str:

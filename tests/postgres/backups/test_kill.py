@@ -20,7 +20,7 @@ from obhut.journal import runs
 from obhut.journal.states import RunKind, RunState
 from obhut.postgres.connections import Session
 
-pytestmark = [pytest.mark.fault, pytest.mark.long]
+pytestmark = pytest.mark.fault
 
 CANARY = "kill.canary@example.org"
 CHILD = """

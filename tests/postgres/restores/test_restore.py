@@ -16,14 +16,14 @@ from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import SystemClock
 from obhut.foundation.errors import ObhutError
 from obhut.journal import runs
-from obhut.journal.states import RunState
+from obhut.journal.states import RunKind, RunState
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import UnreachableError
 from obhut.promises import examine
 from obhut.promises.model import State
 from obhut.restores import opening, run, side, store
 from obhut.restores import verify as verification
-from obhut.restores.errors import NotProvedError, RestoreStateError, SchemaLeakError, TargetNotEmptyError
+from obhut.restores.errors import NotProvedError, QuarantineError, RestoreStateError, SchemaLeakError, TargetNotEmptyError
 from obhut.restores.plan import parse_target
 
 ACTOR = Actor(Role.OPERATOR, "acc-7")
@@ -119,6 +119,21 @@ def test_unreachable_targets_are_refused(story) -> None:
         with pytest.raises(ObhutError) as refused:
             restore(story, to)
         assert refused.value.code in {"restore-target-invalid", "restore-refused", "backup-none"}
+
+
+def test_a_point_inside_a_change_of_the_schema_is_refused(story) -> None:
+    """A table that was locked at the point could never be read there: that is said at once, instead of waiting for ever."""
+    with Session.connect(story.url) as changing, Session.connect(story.url) as other:
+        changing.execute("BEGIN")
+        changing.execute("LOCK TABLE setting IN ACCESS EXCLUSIVE MODE")
+        other.value("SELECT pg_logical_emit_message(true, 'test', 'meanwhile')")
+        inside = str(other.value("SELECT pg_current_wal_insert_lsn()"))
+        other.value("SELECT pg_logical_emit_message(true, 'test', 'still')")
+        changing.execute("ROLLBACK")
+        other.value("SELECT pg_logical_emit_message(true, 'test', 'after')")
+    with pytest.raises(QuarantineError, match="locks a table"):
+        restore(story, inside)
+    run.abandon(story.settings, runs.list_runs(kind=RunKind.RESTORE)[0].id, CLOCK)
 
 
 def test_an_erasure_during_the_restore_is_carried_in_before_opening(story) -> None:
