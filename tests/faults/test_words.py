@@ -49,8 +49,8 @@ def said() -> Iterator[Installation]:
         obhut.refused("restore", "run", "clinic", "--to", point, "--subject", "patient:secret13@mail.invalid")
         obhut.refused("controllers", "add", "--database", "secret13@mail.invalid", "--key", "1", "--name", "x")
         # a failing row is quoted in DETAIL, a duplicate value too
-        assert obhut.refused("erase", "clinic", "patient", 13, "--anonymise").status == 1
-        assert obhut.refused("erase", "clinic", "patient", 15, "--anonymise").status == 1
+        assert obhut.refused("erase", "clinic", "patient", 13, "--anonymise").status == 3
+        assert obhut.refused("erase", "clinic", "patient", 15, "--anonymise").status == 3
         # They stay recorded, and no restore could do what production refuses: the controller takes its word back.
         stuck = [one for one in obhut("erasures", "list", "clinic", "--state", "recorded") if one["action"] == "anonymise"]
         assert len(stuck) == 2
