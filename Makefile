@@ -33,7 +33,7 @@ check: $(READY) ## Lint, types, import rules, unit tests, documentation
 test: $(READY) ## Run every test, two files at a time; installs Debian's PostgreSQL where it is missing
 	@bash tools/debian.sh
 	@bash tools/samples.sh
-	$(BIN)/pytest tests -n 2 --dist loadfile
+	$(BIN)/pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(READY) ## Kill and damage at every step, without the other tests
 	@bash tools/debian.sh

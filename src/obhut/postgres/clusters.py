@@ -38,7 +38,7 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+@:~-]+")  # the server splits its socke
 _LOG_LIMIT = 10_000_000
 _PRIVATE = 0o700
 _CHECKSUMS_BY_DEFAULT = 18
-_PID_FILE_DELAY = 2  # seconds between the return of pg_ctl and the postmaster's own file, generously
+_PID_FILE_DELAY = 2  # seconds from the return of pg_ctl until a postmaster stands in its data directory, generously
 _CONFIGURATION = "obhut.conf"
 
 # Nothing of a statement or of an error reaches the log: messages of level ERROR quote values, LOG, FATAL and PANIC do not.
@@ -224,6 +224,7 @@ class Cluster:
                 with self._postmaster() as process:
                     if process is None:
                         self._launch(deadline)
+                        self._wait_started(deadline)
                     elif postmaster.status(self.data) == "stopping" and process.wait(deadline - time.monotonic()):
                         continue
                 break
@@ -336,12 +337,27 @@ class Cluster:
             return
         raise ClusterStartError(f"the server of {self.directory} did not start: {failure}", f"The last lines of {self.log} say why.")
 
+    def _wait_started(self, deadline: float) -> None:
+        """Wait, still under the lock, until the postmaster has written its file: pg_ctl returns before.
+
+        Whoever took the lock in between would see no postmaster and launch a second one.
+        """
+        ended = time.monotonic() + _PID_FILE_DELAY
+        while not self.running and time.monotonic() < deadline:
+            if time.monotonic() > ended and not self._alive():
+                return
+            time.sleep(0.005)
+
+    def _alive(self) -> bool:
+        processes = postmaster.all_in(self.data)
+        for process in processes:
+            process.close()
+        return bool(processes)
+
     def _wait_ready(self, deadline: float) -> None:
-        launched = time.monotonic()
         pause = 0.005
         while not self.ready:
-            # pg_ctl returns before the postmaster has written its file; only after that is an absent postmaster a failed one.
-            if not self.running and time.monotonic() - launched > _PID_FILE_DELAY:
+            if not self.running:
                 raise ClusterStartError(f"the server of {self.directory} ended while starting", f"The last lines of {self.log} say why.")
             if time.monotonic() > deadline:
                 raise ClusterStartError(
