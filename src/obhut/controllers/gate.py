@@ -19,7 +19,7 @@ from obhut.controllers.plan import ASK_CONTROLLER, REMEDIES, WORDS, ContractFact
 from obhut.controllers.vocabulary import Action, InstructionKind, SubjectRef
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
-from obhut.postgres.control import Deferred, control_safe
+from obhut.postgres.control import Deferred, control_safe, prepared
 
 if TYPE_CHECKING:
     from obhut.controllers import models
@@ -27,12 +27,16 @@ else:
     models = Deferred("obhut.controllers.models")
 
 _CONTRACTS = "SELECT controller_id, id, valid_from, valid_until FROM controllers_contract WHERE controller_id = ANY(%s)"
+# Every erasure asks, so the two questions are one statement of plain SQL; a contract has no kind.
 _CANDIDATES = """
 SELECT controller_id, id, kind, actions, database, subject_kind, subject_keys, valid_from, valid_until, revoked_at, used_by_run
 FROM controllers_instruction
-WHERE controller_id = ANY(%s) AND database = %s AND actions @> %s::varchar[]
-  AND (subject_keys IS NULL OR subject_keys && %s::text[])
-ORDER BY id DESC
+WHERE controller_id = ANY(%(controllers)s) AND database = %(database)s AND actions @> %(actions)s::varchar[]
+  AND (subject_keys IS NULL OR subject_keys && %(keys)s::text[])
+UNION ALL
+SELECT controller_id, id, NULL, NULL, NULL, NULL, NULL, valid_from, valid_until, NULL, NULL
+FROM controllers_contract WHERE controller_id = ANY(%(controllers)s)
+ORDER BY 2 DESC
 """
 _NAMED = 10  # controllers that one refusal spells out
 
@@ -96,8 +100,7 @@ def permit_subjects(
     """
     now = clock.now()
     with control_safe():
-        contracts = _contracts([controller_id])
-        candidates = _candidates(action, [controller_id], database, subjects)
+        contracts, candidates = _candidates(action, [controller_id], database, subjects)
         general = [facts for _, facts in candidates if facts.subject_keys is None]
         named: dict[str, list[InstructionFacts]] = {}
         for _, facts in candidates:
@@ -148,9 +151,9 @@ def permit_all(
     question = Question(action, database, None, run_id, now)
     with control_safe():
         ids = dict(models.Controller.objects.filter(database=database, key__in=keys).values_list("key", "id"))
-        contracts = _contracts(list(ids.values()))
+        contracts, candidates = _candidates(action, list(ids.values()), database, [None])
         instructions: dict[str, list[InstructionFacts]] = {}
-        for owner_id, facts in _candidates(action, list(ids.values()), database, [None]):
+        for owner_id, facts in candidates:
             instructions.setdefault(owner_id, []).append(facts)
         missing: list[tuple[str, Refusal]] = []
         granted: dict[str, Granted] = {}
@@ -193,21 +196,21 @@ def _contracts(controller_ids: Sequence[str]) -> dict[str, list[ContractFacts]]:
 
 def _candidates(
     action: Action, controller_ids: Sequence[str], database: str, subjects: Sequence[SubjectRef | None]
-) -> list[tuple[str, InstructionFacts]]:
-    """Return the instructions that can matter: a controller may have given one for each of thousands of people."""
+) -> tuple[dict[str, list[ContractFacts]], list[tuple[str, InstructionFacts]]]:
+    """Return the contracts, and the instructions that can matter: a controller may have given one for each of thousands of people."""
+    contracts: dict[str, list[ContractFacts]] = {}
+    instructions: list[tuple[str, InstructionFacts]] = []
     keys = [subject.canonical for subject in subjects if subject]
-    with connection.cursor() as cursor:
-        # Every erasure asks, so these two questions are plain SQL: the ORM would take longer than the server.
-        cursor.execute(_CANDIDATES, [list(controller_ids), database, [action.value], keys])
-        return [
-            (
-                row[0],
-                InstructionFacts(
-                    row[1], InstructionKind(row[2]), frozenset(row[3]), row[4], row[5], _keys(row[6]), row[7], row[8], row[9], row[10]
-                ),
-            )
-            for row in cursor.fetchall()
-        ]
+    asked = {"controllers": list(controller_ids), "database": database, "actions": [action.value], "keys": keys}
+    for owner, identifier, kind, actions, named, of_kind, of_keys, since, until, revoked_at, used_by in prepared(_CANDIDATES, asked):
+        if kind is None:
+            contracts.setdefault(owner, []).append(ContractFacts(identifier, since, until))
+            continue
+        facts = InstructionFacts(
+            identifier, InstructionKind(kind), frozenset(actions), named, of_kind, _keys(of_keys), since, until, revoked_at, used_by
+        )
+        instructions.append((owner, facts))
+    return contracts, instructions
 
 
 def _keys(found: Sequence[str] | None) -> frozenset[str] | None:

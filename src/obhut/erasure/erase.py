@@ -1,16 +1,16 @@
 """Erase people, on a controller's instruction: the one use case behind command line, jobs, retention and drills.
 
 Order, and why it survives a crash at any instant: the tombstone is durable in the erasure list, its mirror and its anchor before the first
-row goes, so a crash can only hide too much, never resurrect. The rows go in one transaction; of many people at once they are deleted
-while the tombstones are being written, and committed only when those are durable. Only when a look from outside finds nothing left is
-the tombstone marked effective; until then the erasure is "recorded", and :mod:`obhut.erasure.finish` carries it to its end.
+row goes, so a crash can only hide too much, never resurrect. The rows go in one transaction; where the map is a plain tree they are
+deleted while the tombstones are being written, and committed only when those are durable. Only when a look from outside finds nothing
+left is the tombstone marked effective; until then the erasure is "recorded", and :mod:`obhut.erasure.finish` carries it to its end.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -44,7 +44,6 @@ from obhut.postgres.errors import DatabaseError, ForeignKeyError, SerializationE
 MAPS = "maps"  # archive of map versions, in the state directory
 _UNKNOWN = Lsn("")  # the position after the commit, until the second look tells it
 LOCK_TIMEOUT = "10s"
-MANY = 100  # people: from here on it pays to record and to delete at the same time
 _SCHEMA_STAMP = """
 SELECT (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_class WHERE relkind IN ('r', 'p', 'f') AND oid >= 16384),
        (SELECT md5(string_agg(oid::text, ',' ORDER BY oid)) FROM pg_class WHERE relkind = 'm'),
@@ -80,14 +79,6 @@ class _UsualWayError(Exception):
     """Rolls the transaction back; never leaves this module."""
 
 
-def _record(new: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
-    """Record in a thread of its own, whose connection ends with it."""
-    try:
-        return ledger.record(new, clock)
-    finally:
-        ledger.places().close()
-
-
 class Eraser:
     """Erases people from one protected database; opened once, used for many erasures.
 
@@ -111,6 +102,8 @@ class Eraser:
         self._confirmed: Clock | None = None  # the clock of the last confirmation that the mirror may lack
         self._owners: dict[tuple[str, ...], str] = {}
         self._direct: dict[tuple[str, Cohort], direct.DirectPlan | None] = {}
+        self._alike = False
+        self._deleter = ThreadPoolExecutor(1, "delete")
 
     def __enter__(self) -> Self:
         """Return the eraser; leaving the block closes its session."""
@@ -118,6 +111,7 @@ class Eraser:
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         """Close the session, and bring the mirror up to what was confirmed meanwhile; a failure is not covered by another."""
+        self._deleter.shutdown()
         self.session.close()
         if self._confirmed is not None and failure is None:
             ledger.settle(self._confirmed)
@@ -208,12 +202,12 @@ class Eraser:
         wanted = list(dict.fromkeys(tuple(key) for key in keys))
         graph = self.checked()
         asked = permitted or (Permitted.ERASE if action is Action.ERASE else Permitted.ANONYMISE)
-        if len(wanted) >= MANY:
-            together = self._together(kind, wanted, action, lambda people: self._permit(kind, people, asked, actor, clock, run), clock)
-            if together is not None:
-                tombstones, executed = together
-                executed, verification = self._look_again(tombstones, executed, clock)
-                return self.conclude(run, kind, action, tombstones, executed, verification, clock, already=0)
+        together = self._together(kind, wanted, action, lambda people: self._permit(kind, people, asked, actor, clock, run), clock)
+        if together is not None:
+            tombstones, executed = together
+            executed, verification = self._look_again(tombstones, executed, clock)
+            return self.conclude(run, kind, action, tombstones, executed, verification, clock, already=0)
+        self._keep_plans(alike=False)
         people = lookup(self.session, graph, kind, wanted, self.mac_key)
         pending = self._without_row(kind, wanted, people, allow_missing=allow_missing)
         permissions = self._permit(kind, people, asked, actor, clock, run)
@@ -246,7 +240,7 @@ class Eraser:
     def _together(
         self, kind: str, keys: Sequence[tuple[str, ...]], action: Action, permit: Callable[[list[Person]], list[Permission]], clock: Clock
     ) -> tuple[list[Tombstone], Executed] | None:
-        """Delete the rows of many people while their tombstones are recorded; committed only when those are durable.
+        """Delete the rows while the tombstones are recorded; committed only when those are durable.
 
         None, with nothing deleted, where the map or the data ask for the usual way; tombstones may be recorded then, which it repeats.
         """
@@ -255,20 +249,23 @@ class Eraser:
         plan = self._direct_plan(seed)
         if plan is None:
             return None
+        self._keep_plans(alike=len(keys) == 1)
         try:
-            with ThreadPoolExecutor(1, "record") as recorder, self.session.transaction("repeatable read"):
+            with self.session.transaction("repeatable read"):
                 people = lookup(self.session, self.graph, kind, keys, self.mac_key)
                 if len(people) < len(keys):
                     return None
                 new = self._tombstones(kind, action, people, permit(people))
                 reach("erase.permitted")
                 self._archive_map()
-                recording = recorder.submit(_record, new, clock)
+                rows = RowAddresses.from_tids(person.address for person in people)
+                found = Found([replace(seed, rows={people[0].oid: rows})], len(people))
+                deleting = self._deleter.submit(direct.run, self.session, plan, found)
                 try:
-                    rows = RowAddresses.from_tids(person.address for person in people)
-                    planned = direct.run(self.session, plan, Found([replace(seed, rows={people[0].oid: rows})], len(people)))
+                    tombstones = ledger.record(new, clock)
                 finally:
-                    tombstones = recording.result()
+                    wait([deleting])  # the session is this thread's again
+                planned = deleting.result()
                 reach("erase.recorded")
                 if planned is None or any(tombstone.state is not State.RECORDED for tombstone in tombstones):
                     raise _UsualWayError
@@ -354,6 +351,12 @@ class Eraser:
                 return None
         deleted = sum(effect.rows for effect in planned)
         return Executed(Effects({}, {}, planned), found.people, deleted, 0, _UNKNOWN)
+
+    def _keep_plans(self, *, alike: bool) -> None:
+        """Plan the statements for one person once, since all of them are alike; for a crowd, for its number."""
+        if alike != self._alike:
+            self.session.set("plan_cache_mode", "force_generic_plan" if alike else "auto")
+            self._alike = alike
 
     def _direct_plan(self, seed: Seed) -> direct.DirectPlan | None:
         wanted = (seed.subject.kind, seed.cohort)

@@ -30,10 +30,16 @@ from obhut.erasure.entries import (
     Tombstone,
     canonical,
 )
-from obhut.erasure.errors import CopyMayExistError, IllegalMoveError, ListForkedError, ListNotOpenError, TombstoneMissingError
+from obhut.erasure.errors import (
+    CopyMayExistError,
+    IllegalMoveError,
+    ListForkedError,
+    ListNotOpenError,
+    TombstoneMissingError,
+)
 from obhut.erasure.fingerprints import MAC_KEY_NAME
 from obhut.erasure.mirror import LABEL_PREFIX
-from obhut.erasure.places import Places
+from obhut.erasure.places import LOCK, Places
 from obhut.erasure.recover import Recovery
 from obhut.erasure.store import SQL, Published, Stored
 from obhut.foundation import faultpoints
@@ -116,9 +122,7 @@ def record(tombstones: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
         entries.validate(new)
 
     def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], list[Tombstone]]:
-        current = dict.fromkeys({item.database for item in tombstones}, 0)
-        current.update((name, number) for name, number in session.rows(SQL["epochs"], (list(current),)))
-        known = _known(session, tombstones, current)
+        current, known = _known(session, tombstones)
         pending: list[Pending] = []
         result: list[Tombstone] = []
         for new in tombstones:
@@ -161,6 +165,8 @@ def mark_effective(run: RunId | str, tombstones: Sequence[Tombstone], lsn: Lsn |
             pending.append(_entry(entries.effective(size + len(pending) + 1, now, database, RunId(run), lsn, numbers)))
         return pending, len({item.seq for item in todo})
 
+    if len(tombstones) == 1 and _confirm_at_once(run, tombstones[0], lsn, clock):
+        return 1
     return _append(build, clock, defer=True) if tombstones else 0
 
 
@@ -470,14 +476,30 @@ def _append(
         pending, result = build(session, before.size, now)
         published = (store.append_one(session, before, pending) or _append_many(session, before, pending)) if pending else []
         faultpoints.reach("erasure-list.committed")
+        here.last = after = Stored(before.origin, published[-1].seq, published[-1].hash) if published else before
         if defer:
             here.defer(published)
         else:
-            after = Stored(before.origin, published[-1].seq, published[-1].hash) if published else before
             here.publish(session, after, here.take_deferred(published), now)
         if forgets:
             forget_labels(session, now)
     return result
+
+
+def _confirm_at_once(run: RunId | str, tombstone: Tombstone, lsn: Lsn | str, clock: Clock) -> bool:
+    """Note in one statement that one erasure is committed, where nobody has written since this process did; false with nothing done."""
+    here = places()
+    before = here.last
+    if before is None or tombstone.state is not State.RECORDED:
+        return False
+    entry = _entry(entries.effective(before.size + 1, clock.now(), tombstone.database, RunId(run), lsn, [tombstone.seq]))
+    published = store.confirm_one(here.session(), before, entry, LOCK)
+    faultpoints.reach("erasure-list.committed")
+    if published is None:
+        return False
+    here.defer([published])
+    here.last = Stored(before.origin, published.seq, published.hash)
+    return True
 
 
 def _append_many(session: Session, before: Stored, pending: Sequence[Pending]) -> list[Published]:
@@ -504,15 +526,18 @@ def forget_labels(session: Session, now: datetime) -> list[str]:
     return gone
 
 
-def _known(session: Session, tombstones: Sequence[NewTombstone], epochs: Mapping[str, int]) -> dict[tuple[object, ...], Tombstone]:
+def _known(session: Session, tombstones: Sequence[NewTombstone]) -> tuple[dict[str, int], dict[tuple[object, ...], Tombstone]]:
+    """Return the restore epoch of each database, and the open tombstones by what makes two of them the same."""
     groups: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
     for item in tombstones:
         groups.setdefault((item.database, item.subject_kind, item.action), []).append(item.key)
+    epochs: dict[str, int] = {}
     found: dict[tuple[object, ...], Tombstone] = {}
     for (database, kind, action), keys in groups.items():
-        for old in store.known(session, database, kind, action, epochs[database], keys):
+        epochs[database], older = store.known(session, database, kind, action, keys)
+        for old in older:
             found.setdefault((database, kind, old.key, old.fingerprint, action), old)
-    return found
+    return epochs, found
 
 
 def _tombstone(seq: int, now: datetime, new: NewTombstone, epoch: int) -> Pending:

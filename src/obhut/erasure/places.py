@@ -45,7 +45,7 @@ from obhut.keystore.errors import KeyMissingError
 from obhut.postgres.connections import Session
 from obhut.postgres.control import control_url
 
-_LOCK: Final = 0x0B_48_4C_53
+LOCK: Final = 0x0B_48_4C_53
 _NONCE_BYTES: Final = 12
 _WAIT: Final = "60s"  # for another writer: longer than any batch, short enough to be told
 
@@ -67,6 +67,7 @@ class Places:
         self.settings = settings
         self._local = threading.local()
         self._keystore: LocalKeystore | None = None
+        self.last: Stored | None = None  # the head after the last append of this process; another one may have appended since
         self._tip: Tip | None = None
         self._deferred: list[Published] = []
         self._anchor: tuple[str, Checkpoint] | None = None
@@ -111,14 +112,14 @@ class Places:
             LockTimeoutError: another writer did not finish within a minute.
         """
         session = self.session()
-        session.execute(SQL["lock"], (_LOCK,))
+        session.execute(SQL["lock"], (LOCK,))
         try:
             yield session
         except BaseException:
             # The lock goes with the session, whatever state a failed statement left it in.
             self.close()
             raise
-        session.execute(SQL["unlock"], (_LOCK,))
+        session.execute(SQL["unlock"], (LOCK,))
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Session, Stored | None, Place | None, Checkpoint | None]]:
@@ -171,9 +172,8 @@ class Places:
             ErasureListError: a place lost entries, or holds another list.
         """
         anchor = self.anchor()
-        head = store.stored(session)
-        if head is None:
-            head = self._create(session, anchor)
+        beside = store.stored_beside(session, anchor.size if anchor else 0)
+        head, at_anchor = beside or (self._create(session, anchor), None)
         if anchor is None:
             if head.size or self.mirror.files():
                 raise AnchorMissingError(
@@ -182,7 +182,7 @@ class Places:
                 )
             # Written while the list is still empty: from the first entry on a missing anchor is always a loss.
             anchor = self._write_anchor(Checkpoint(head.origin, 0, head.hash, now))
-        self.compare(session, head, anchor)
+        compare(head, anchor, head.hash if head.size == anchor.size else at_anchor)
         tip = self.tip(session, head, anchor)
         if tip.size < anchor.size:
             if not self.mirror.files():
@@ -220,26 +220,6 @@ class Places:
             raise ListMissingError("the erasure list could not be created")
         faultpoints.reach("erasure-list.created")
         return head
-
-    def compare(self, session: Session, head: Stored, anchor: Checkpoint) -> None:
-        """Refuse when the list is behind the anchor or another one.
-
-        Raises:
-            ListForkedError: other list, or another history.
-            ListRolledBackError: the list is older than the anchor.
-        """
-        if anchor.origin != head.origin:
-            raise ListForkedError(
-                "list and anchor belong to different lists", "Do control URL and state directory belong to one installation?"
-            )
-        if head.size < anchor.size:
-            raise ListRolledBackError(
-                f"the list ends at entry {head.size}, the anchor knows {anchor.size}",
-                'Was the control database restored from an older copy? "obhut erasures recover" completes it from the mirror.',
-            )
-        known = head.hash if head.size == anchor.size else self.hash_at(session, head, anchor.size)
-        if known != anchor.hash:
-            raise ListForkedError(f"list and anchor differ at entry {anchor.size}")
 
     def hash_at(self, session: Session, head: Stored, size: int) -> bytes | None:
         """Return the head that the list had at a size."""
@@ -399,6 +379,29 @@ class Places:
         """
         plain = self.open_sealed(segment, origin)
         return None if plain is None else self.private_parts(segment, plain)
+
+
+def compare(head: Stored, anchor: Checkpoint, at_anchor: bytes | None) -> None:
+    """Refuse when the list is behind the anchor or another one.
+
+    Args:
+        head: of the list.
+        anchor: the newest checkpoint that was anchored.
+        at_anchor: head that the list had at the anchor's size; None where it has no such entry.
+
+    Raises:
+        ListForkedError: other list, or another history.
+        ListRolledBackError: the list is older than the anchor.
+    """
+    if anchor.origin != head.origin:
+        raise ListForkedError("list and anchor belong to different lists", "Do control URL and state directory belong to one installation?")
+    if head.size < anchor.size:
+        raise ListRolledBackError(
+            f"the list ends at entry {head.size}, the anchor knows {anchor.size}",
+            'Was the control database restored from an older copy? "obhut erasures recover" completes it from the mirror.',
+        )
+    if at_anchor != anchor.hash:
+        raise ListForkedError(f"list and anchor differ at entry {anchor.size}")
 
 
 def _unopened(segment: Segment) -> UnsealError:

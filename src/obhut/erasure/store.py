@@ -59,6 +59,15 @@ def stored(session: Session, *, lock: bool = False) -> Stored | None:
     return Stored(found[0], found[1], bytes(found[2])) if found else None
 
 
+def stored_beside(session: Session, size: int) -> tuple[Stored, bytes | None] | None:
+    """Return the head of the list and, in the same moment, the head it had at a size (None where there is no such entry)."""
+    found = session.row(SQL["head_and_hash_at"], (size,))
+    if not found:
+        return None
+    origin, current, digest, before = found
+    return Stored(origin, current, bytes(digest)), chain.start(origin) if size == 0 else None if before is None else bytes(before)
+
+
 def create(session: Session, origin: str) -> None:
     """Make a new, empty list unless there is one."""
     session.execute(SQL["create"], (origin, chain.start(origin)))
@@ -78,31 +87,38 @@ def append(session: Session, head: Stored, pending: Sequence[Pending]) -> list[P
 
 
 def append_one(session: Session, head: Stored, pending: Sequence[Pending]) -> list[Published] | None:
-    """Append the one entry that erasing a person takes, in one round trip and its own transaction; None for anything else.
+    """Append the tombstone that erasing one person takes, in one round trip and its own transaction; None for anything else.
 
     Raises:
-        ListStateError: the head or a tombstone moved although the writer's lock is held.
+        ListStateError: the head moved although the writer's lock is held.
     """
-    if len(pending) != 1 or pending[0].members["kind"] not in {"tombstone", "effective"}:
+    if len(pending) != 1 or pending[0].members["kind"] != "tombstone":
         return None
     m, text, private = pending[0]
     after = chain.extend(head.hash, text)
-    if m["kind"] == "tombstone":
-        known = json.loads(private.text) if private else {"key": [], "fingerprint": ""}
-        wanted = 1
-        values: tuple[Any, ...] = (
-            m["seq"], after, head.size, head.hash, text, m["id"], m["database"], m["controller"], m["subject"], array_text(known["key"]),
-            known["fingerprint"], private.salt if private else None, m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"],
-            LABEL_PREFIX + m["at"][:10],
-        )  # fmt: skip
-    else:
-        spans = m["tombstones"]
-        wanted = sum(high - low + 1 for low, high in spans)
-        lows, highs = [low for low, _ in spans], [high for _, high in spans]
-        values = (lows, highs, m["seq"], after, head.size, head.hash, wanted, text, m["at"])
-    if session.value(SQL["record_one" if m["kind"] == "tombstone" else "effective_one"], values) != wanted:
+    known = json.loads(private.text) if private else {"key": [], "fingerprint": ""}
+    values = (
+        m["seq"], after, head.size, head.hash, text, m["id"], m["database"], m["controller"], m["subject"], array_text(known["key"]),
+        known["fingerprint"], private.salt if private else None, m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"],
+        LABEL_PREFIX + m["at"][:10],
+    )  # fmt: skip
+    if session.value(SQL["record_one"], values) != 1:
         raise ListStateError("the erasure list changed under its writer")
     return [Published(m["seq"], text, after, private)]
+
+
+def confirm_one(session: Session, head: Stored, pending: Pending, lock: int) -> Published | None:
+    """Append the entry that makes one recorded tombstone effective, in one round trip and its own transaction.
+
+    None, with nothing done, where another writer holds the lock, or head or tombstone are not what the caller saw.
+    """
+    m, text, _ = pending
+    after = chain.extend(head.hash, text)
+    number = m["tombstones"][0][0]
+    values = {
+        "number": number, "at": m["at"], "lock": lock, "size": head.size, "hash": head.hash, "seq": m["seq"], "after": after, "body": text,
+    }  # fmt: skip
+    return Published(m["seq"], text, after, None) if session.value(SQL["confirm_one"], values) == 1 else None
 
 
 def _project(session: Session, pending: Sequence[Pending]) -> None:
@@ -184,12 +200,16 @@ def tombstones(rows: Iterable[Row]) -> list[Tombstone]:
     ]  # fmt: skip
 
 
-def known(session: Session, database: str, kind: str, action: str, epoch: int, keys: Sequence[tuple[str, ...]]) -> list[Tombstone]:
-    """Return the open tombstones of one database, kind, action and epoch that have one of the keys."""
-    what = (database, kind, action, epoch)
+def known(session: Session, database: str, kind: str, action: str, keys: Sequence[tuple[str, ...]]) -> tuple[int, list[Tombstone]]:
+    """Return the current restore epoch of a database, and the open tombstones of a kind and action in it that have one of the keys."""
     if len(keys) == 1:
-        return tombstones(session.rows(SQL["known_one"], (*what, array_text(keys[0]))))
-    return tombstones(session.rows(SQL["known_many"], (*what, json.dumps([array_text(key) for key in keys]))))
+        what = {"database": database, "kind": kind, "action": action, "key": array_text(keys[0])}
+        rows = session.rows(SQL["known_one"], what)
+        return rows[0][0], tombstones(row[1:] for row in rows if row[1] is not None)
+    found = session.row(SQL["epochs"], ([database],))
+    epoch = int(found[1]) if found else 0
+    given = json.dumps([array_text(key) for key in keys])
+    return epoch, tombstones(session.rows(SQL["known_many"], (database, kind, action, epoch, given)))
 
 
 def from_pending(item: Pending, erased_at: datetime, key: tuple[str, ...], fingerprint: str) -> Tombstone:

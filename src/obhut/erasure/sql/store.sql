@@ -7,6 +7,9 @@ SELECT pg_advisory_unlock(%s)
 -- head: name, size and hash of the list
 SELECT origin, size, hash FROM erasure_head
 
+-- head_and_hash_at: the same, and the head after an entry
+SELECT origin, size, hash, (SELECT hash FROM erasure_entry WHERE seq = %s) FROM erasure_head
+
 -- head_for_update: the same, keeping it from every other writer until the transaction ends
 SELECT origin, size, hash FROM erasure_head FOR UPDATE
 
@@ -31,10 +34,11 @@ SELECT number, run, system_identifier, timeline, opened_at FROM erasure_epoch WH
 -- all_epochs: restore epochs as they should follow from the entries
 SELECT seq, database, number, run, system_identifier, timeline, to_char(opened_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM erasure_epoch ORDER BY seq
 
--- known_one: the open tombstones with a key
-SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
-FROM erasure_tombstone
-WHERE database = %s AND subject_kind = %s AND action = %s AND epoch = %s AND state IN ('recorded', 'effective') AND key = %s::text[]
+-- known_one: the current restore epoch, and beside it the open tombstones with a key that were recorded in it
+SELECT epoch.number, t.seq, id, t.database, controller, subject_kind, key, fingerprint, action, map_version, instruction, t.epoch, erased_at, state
+FROM (SELECT coalesce(max(number), 0) AS number FROM erasure_epoch WHERE database = %(database)s) AS epoch
+LEFT JOIN erasure_tombstone t ON t.database = %(database)s AND subject_kind = %(kind)s AND action = %(action)s AND t.epoch = epoch.number
+  AND state IN ('recorded', 'effective') AND key = %(key)s::text[]
 
 -- known_many: the open tombstones with any of many keys, given as a JSON array of array literals
 SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
@@ -59,15 +63,18 @@ WITH head AS (UPDATE erasure_head SET size = %s, hash = %s WHERE size = %s AND h
      )
 SELECT count(*) FROM tombstone
 
--- effective_one: a whole append of one entry that makes recorded tombstones effective, unless the head or a tombstone has moved
-WITH span AS (SELECT * FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)),
-     due AS (SELECT t.seq FROM span JOIN erasure_tombstone t ON t.seq BETWEEN span.low AND span.high WHERE t.state = 'recorded'),
-     head AS (
-         UPDATE erasure_head SET size = %s, hash = %s WHERE size = %s AND hash = %s AND (SELECT count(*) FROM due) = %s RETURNING size, hash
+-- confirm_one: a whole append of one entry that makes one recorded tombstone effective, unless another writer is at work, or the head or the
+-- tombstone has moved. What this statement saw before it had the lock does not matter: both updates look at the newest rows.
+WITH head AS (
+         UPDATE erasure_head SET size = %(seq)s, hash = %(after)s
+         WHERE size = %(size)s AND hash = %(hash)s AND (SELECT pg_try_advisory_xact_lock(%(lock)s))
+           AND EXISTS (SELECT FROM erasure_tombstone WHERE seq = %(number)s AND state = 'recorded')
+         RETURNING size, hash
      ),
-     entry AS (INSERT INTO erasure_entry (seq, body, hash) SELECT size, %s, hash FROM head RETURNING seq),
+     entry AS (INSERT INTO erasure_entry (seq, body, hash) SELECT size, %(body)s, hash FROM head RETURNING seq),
      moved AS (
-         UPDATE erasure_tombstone t SET state = 'effective', effective_at = %s::timestamptz FROM due, entry WHERE t.seq = due.seq RETURNING 1
+         UPDATE erasure_tombstone SET state = 'effective', effective_at = %(at)s::timestamptz
+         WHERE seq = %(number)s AND state = 'recorded' AND EXISTS (SELECT FROM entry) RETURNING 1
      )
 SELECT count(*) FROM moved
 
