@@ -1,9 +1,10 @@
-"""The short way: where a map is a plain tree of foreign keys, an erasure is one statement.
+"""The short way: where a map is a plain tree of foreign keys, an erasure is one statement, of a crowd one a table.
 
 Most people's rows hang on them by foreign keys and are all deleted. Then the fixpoint of :mod:`obhut.erasure.closure` has a closed form,
-a chain of joins for each table, and the server can do it in one statement without handing addresses to the client and back. Anything
-else (unlinking, anonymising, keeping, links without a foreign key, cycles) goes the long way. The property tests hold both against
-each other.
+a chain of joins for each table, and the server can do it without handing addresses to the client and back. For one person everything is
+one statement, which saves the round trips; of a crowd each table has its own, children first, which saves the server from keeping a note
+of each deleted row until the end. Anything else (unlinking, anonymising, keeping, links without a foreign key, cycles) goes the long
+way. The property tests hold both against each other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Reference, Subject
 from obhut.datamap.models import Verb
@@ -20,31 +22,41 @@ from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.subjects import Found
 from obhut.foundation.faultpoints import reach
 from obhut.postgres.catalogue import Action as OnDelete
-from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, rendered
+from obhut.postgres.catalogue import Table
+from obhut.postgres.connections import Params, Session
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, rendered, trusted
 
 MAX_PATHS = 8  # joins a table; beyond that the long way is faster
+_EXACT = frozenset({"smallint", "integer", "bigint", "uuid"})
+_NOTHING = SQL("")
+CROWD = 100  # people: from here on each table is deleted on its own
 
 Path = tuple[Link, ...]  # from the subject outwards
 
 
 @dataclass(frozen=True, slots=True)
 class DirectPlan:
-    """The statements of a direct erasure.
+    """The statements of a direct erasure; parameters: ``people``, the addresses of their rows, and ``keys``, as texts.
 
     Attributes:
-        delete: deletes everything but shared parents; parameters: the people's addresses, once a table and path.
-        parameters: how often the addresses are given.
-        tables: deleted tables with the reason, in the order of the counts that ``delete`` returns.
+        together: deletes everything but shared parents.
+        candidates: returns, for each shared table, the addresses of the parents that may go; None where there is no such table.
+        apart: a deletion for each of ``tables``.
+        order: indexes into ``apart`` and ``tables``, children first; None where foreign keys go round in a circle.
+        tables: deleted tables with the reason, in the order of the counts that ``together`` returns.
         shared: for each shared table, the statement that deletes what nobody references any more; parameter: candidates.
         relations: oids of all these tables and their partitions.
+        keys: returns the keys, for a caller who does not have them.
     """
 
-    delete: Composable
-    parameters: int
+    together: Composable
+    candidates: Composable | None
+    apart: tuple[Composable, ...]
+    order: tuple[int, ...] | None
     tables: tuple[tuple[str, str], ...]
     shared: tuple[tuple[str, Composable], ...]
     relations: tuple[int, ...]
+    keys: Composable
 
 
 _WATCHED = """
@@ -62,39 +74,67 @@ def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan |
     paths = _paths(graph, subject, cohort)
     if paths is None or not _foreign_keys_covered(graph, paths):
         return None
+    deletions = [_deletion(graph, subject, ways) for ways in paths.values()]
+    tables = [(graph.catalogue.tables[oid].full_name, _reason(graph, subject, ways[0])) for oid, ways in paths.items()]
     references = [reference for reference in graph.references if reference.child in paths]
-    parts: list[Composable] = []
-    outputs: list[Composable] = []
-    tables: list[tuple[str, str]] = []
-    parameters = 0
-    for number, (oid, ways) in enumerate(paths.items()):
-        table = graph.catalogue.tables[oid]
-        source = _deletion(graph, subject, ways[0]) if len(ways) == 1 else _deletion_by_any(graph, subject, ways)
-        parts.append(SQL("{} AS (DELETE FROM {} RETURNING 1)").format(Identifier(f"d{number}"), source))
-        outputs.append(SQL("(SELECT count(*) FROM {})").format(Identifier(f"d{number}")))
-        parameters += len(ways)
-        tables.append((table.full_name, _reason(graph, subject, ways[0])))
-    shared: list[tuple[str, Composable]] = []
-    for number, parent in enumerate(dict.fromkeys(reference.parent for reference in references)):
-        candidates = SQL(" UNION ").join(
-            _candidates(graph, subject, reference, way)
-            for reference in references
-            if reference.parent == parent
-            for way in paths[reference.child]
-        )
-        parameters += sum(len(paths[reference.child]) for reference in references if reference.parent == parent)
-        parts.append(SQL("{} AS ({})").format(Identifier(f"s{number}"), candidates))
-        outputs.append(SQL("ARRAY(SELECT ctid FROM {})").format(Identifier(f"s{number}")))
-        shared.append((graph.catalogue.tables[parent].full_name, rendered(_orphans(graph, parent))))
-    statement = SQL("WITH {} SELECT {}").format(SQL(", ").join(parts), SQL(", ").join(outputs))
-    roots = [*paths, *(reference.parent for reference in references)]
-    relations = tuple({oid for root in roots for oid in (root, *(leaf.oid for leaf in graph.catalogue.leaves(root)))})
+    parents = list(dict.fromkeys(reference.parent for reference in references))
+    candidates = [_candidates_of(graph, subject, paths, [one for one in references if one.parent == parent]) for parent in parents]
+    shared = [(graph.catalogue.tables[parent].full_name, rendered(_orphans(graph, parent))) for parent in parents]
+    relations = tuple({oid for root in (*paths, *parents) for oid in (root, *(leaf.oid for leaf in graph.catalogue.leaves(root)))})
     if any(objects.columns(graph.catalogue.tables[oid]) for oid in relations):
         return None  # large objects go with the rows that name them, and only the long way looks for them
-    return DirectPlan(rendered(statement), parameters, tuple(tables), tuple(shared), relations)
+    arrays = SQL(", ").join(SQL("ARRAY({})").format(query) for query in candidates)
+    return DirectPlan(
+        _together(deletions, candidates),
+        rendered(SQL("SELECT {}").format(arrays)) if candidates else None,
+        tuple(rendered(SQL("DELETE FROM {}").format(deletion)) for deletion in deletions),
+        _children_first(graph, list(paths)),
+        tuple(tables),
+        tuple(shared),
+        relations,
+        _keys(graph, subject),
+    )
 
 
-def run(session: Session, plan: DirectPlan, found: Found) -> tuple[PlannedEffect, ...] | None:
+def _keys(graph: Graph, subject: Subject) -> Composable:
+    table = graph.catalogue.tables[subject.table]
+    return rendered(
+        SQL("SELECT array_agg({}::text) FROM {} WHERE ctid = ANY(%(people)s)").format(Identifier(subject.key[0]), table.relation)
+    )
+
+
+def _candidates_of(graph: Graph, subject: Subject, paths: dict[int, list[Path]], references: Sequence[Reference]) -> Composable:
+    ways = [(reference, way) for reference in references for way in paths[reference.child]]
+    return SQL(" UNION ").join(_candidates(graph, subject, reference, way) for reference, way in ways)
+
+
+def _together(deletions: Sequence[Composable], candidates: Sequence[Composable]) -> Composable:
+    parts: list[Composable] = []
+    outputs: list[Composable] = []
+    for number, deletion in enumerate(deletions):
+        parts.append(SQL("{} AS (DELETE FROM {} RETURNING 1)").format(Identifier(f"d{number}"), deletion))
+        outputs.append(SQL("(SELECT count(*) FROM {})").format(Identifier(f"d{number}")))
+    for number, query in enumerate(candidates):
+        parts.append(SQL("{} AS ({})").format(Identifier(f"s{number}"), query))
+        outputs.append(SQL("ARRAY(SELECT ctid FROM {})").format(Identifier(f"s{number}")))
+    return rendered(SQL("WITH {} SELECT {}").format(SQL(", ").join(parts), SQL(", ").join(outputs)))
+
+
+def _children_first(graph: Graph, tables: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the indexes of tables in an order in which none is deleted before a table that references it."""
+    catalogue = graph.catalogue
+    sorter: TopologicalSorter[int] = TopologicalSorter(dict.fromkeys(tables, ()))
+    for key in catalogue.foreign_keys:
+        child, parent = catalogue.root(key.table).oid, catalogue.root(key.references).oid
+        if child != parent and child in tables and parent in tables:
+            sorter.add(parent, child)
+    try:
+        return tuple(tables.index(oid) for oid in sorter.static_order())
+    except CycleError:
+        return None
+
+
+def run(session: Session, plan: DirectPlan, found: Found, keys: Sequence[str] | None = None) -> tuple[PlannedEffect, ...] | None:
     """Delete the people found and all that hangs on them, inside the open transaction; return what was deleted, with reasons.
 
     None, with nothing done, when a trigger watches the deletions: it may suppress some or write rows anew. Only the long way looks again.
@@ -109,13 +149,14 @@ def run(session: Session, plan: DirectPlan, found: Found) -> tuple[PlannedEffect
     for seed in found.seeds:
         for rows in seed.rows.values():
             addresses = addresses | rows
-    row = session.addresses(plan.delete, [addresses.parameter()] * plan.parameters)[0]
+    people: dict[str, object] = {"people": addresses.parameter()}
+    people["keys"] = list(keys) if keys is not None else session.value(plan.keys, people)
+    crowd = addresses.count >= CROWD and plan.order is not None
+    counts, orphans = (_apart if crowd else _at_once)(session, plan, people)
     effects = [
-        PlannedEffect(table, Verb.DELETE, reason, count)
-        for (table, reason), count in zip(plan.tables, row[: len(plan.tables)], strict=True)
-        if count
+        PlannedEffect(table, Verb.DELETE, reason, count) for (table, reason), count in zip(plan.tables, counts, strict=True) if count
     ]
-    for (table, statement), candidates in zip(plan.shared, row[len(plan.tables) :], strict=True):
+    for (table, statement), candidates in zip(plan.shared, orphans, strict=True):
         if candidates:
             packed = RowAddresses(int.from_bytes(tid, "big") for tid in candidates)
             gone = session.execute(statement, (packed.parameter(),))
@@ -123,6 +164,21 @@ def run(session: Session, plan: DirectPlan, found: Found) -> tuple[PlannedEffect
                 effects.append(PlannedEffect(table, Verb.DELETE, "no remaining row references it", gone))
     reach("erase.applied")
     return tuple(effects)
+
+
+def _at_once(session: Session, plan: DirectPlan, people: Params) -> tuple[Sequence[int], Sequence[Sequence[bytes]]]:
+    row = session.addresses(plan.together, people)[0]
+    return row[: len(plan.tables)], row[len(plan.tables) :]
+
+
+def _apart(session: Session, plan: DirectPlan, people: Params) -> tuple[Sequence[int], Sequence[Sequence[bytes]]]:
+    orphans: Sequence[Sequence[bytes]] = ()
+    if plan.candidates is not None:  # while the rows are there that reference them
+        orphans = session.addresses(plan.candidates, people)[0]
+    counts = [0] * len(plan.tables)
+    for number in plan.order or ():
+        counts[number] = session.execute(plan.apart[number], people)
+    return counts, orphans
 
 
 def _paths(graph: Graph, subject: Subject, cohort: Cohort) -> dict[int, list[Path]] | None:
@@ -175,51 +231,59 @@ def _foreign_keys_covered(graph: Graph, paths: dict[int, list[Path]]) -> bool:
     return True
 
 
-def _aliases(path: Path) -> list[str]:
-    """Aliases of the parents along a path, the subject first; the child is ``c``."""
-    return [f"p{index}" for index in range(len(path))]
+def _way(graph: Graph, subject: Subject, path: Path) -> tuple[list[Composable], Composable]:
+    """Return the parents' part of FROM and the conditions under which ``c``, at the end of a path, hangs on one of the people.
 
-
-def _joins(graph: Graph, path: Path) -> tuple[Composable, Composable]:
-    """Return the parents' FROM list and the join conditions of a path that ends at ``c``."""
-    aliases = _aliases(path)
-    named: list[Composable] = [
-        SQL("{} {}").format(graph.catalogue.tables[link.parent].relation, Identifier(alias))
-        for link, alias in zip(path, aliases, strict=True)
-    ]
+    The subject's own table is left out where the first link names the people by their keys: then an index on the link's column will do,
+    and people whose keys lie together have their rows read together.
+    """
+    if not path:
+        return [], SQL("c.ctid = ANY(%(people)s)")
+    aliases = [*(f"p{index}" for index in range(len(path))), "c"]
+    by_key = _names_by_key(graph, subject, path[0])
+    sources: list[Composable] = []
     conditions: list[Composable] = []
     for index, link in enumerate(path):
-        child = aliases[index + 1] if index + 1 < len(path) else "c"
+        if index == 0 and by_key:
+            keys = SQL("%(keys)s::text[]::{}[]").format(trusted(subject.key_types[0]))
+            conditions.append(SQL("{} = ANY({})").format(Identifier(aliases[1], link.columns[0]), keys))
+            continue
+        sources.append(SQL("{} {}").format(graph.catalogue.tables[link.parent].relation, Identifier(aliases[index])))
         conditions.extend(
-            SQL("{} = {}").format(Identifier(child, mine), Identifier(aliases[index], theirs))
+            SQL("{} = {}").format(Identifier(aliases[index + 1], mine), Identifier(aliases[index], theirs))
             for mine, theirs in zip(link.columns, link.parent_columns, strict=True)
         )
-    return SQL(", ").join(named), SQL(" AND ").join(conditions)
+    if not by_key:
+        conditions.append(SQL("p0.ctid = ANY(%(people)s)"))
+    return sources, SQL(" AND ").join(conditions)
 
 
-def _deletion(graph: Graph, subject: Subject, path: Path) -> Composable:
-    if not path:
-        return SQL("{} c WHERE c.ctid = ANY(%s)").format(graph.catalogue.tables[subject.table].relation)
-    sources, conditions = _joins(graph, path)
-    child = graph.catalogue.tables[path[-1].child]
-    return SQL("{} c USING {} WHERE {} AND p0.ctid = ANY(%s)").format(child.relation, sources, conditions)
+def _names_by_key(graph: Graph, subject: Subject, link: Link) -> bool:
+    """Whether a link's one column holds the people's keys, of types whose equality is the same everywhere."""
+    if len(link.columns) != 1 or link.parent_columns != subject.key:
+        return False
+    return {subject.key_types[0], graph.catalogue.tables[link.child].by_name[link.columns[0]].type} <= _EXACT
 
 
-def _deletion_by_any(graph: Graph, subject: Subject, ways: Sequence[Path]) -> Composable:
+def _deletion(graph: Graph, subject: Subject, ways: Sequence[Path]) -> Composable:
     table = graph.catalogue.tables[ways[0][-1].child if ways[0] else subject.table]
+    if len(ways) == 1:
+        sources, condition = _way(graph, subject, ways[0])
+        using = SQL(" USING {}").format(SQL(", ").join(sources)) if sources else SQL("")
+        return SQL("{} c{} WHERE {}").format(table.relation, using, condition)
     partitioned = table.kind == "p"
     address = SQL("c.tableoid, c.ctid") if partitioned else SQL("c.ctid")
-    reached: list[Composable] = []
-    for path in ways:
-        if not path:
-            reached.append(SQL("SELECT {} FROM {} c WHERE c.ctid = ANY(%s)").format(address, table.relation))
-            continue
-        sources, conditions = _joins(graph, path)
-        reached.append(SQL("SELECT {} FROM {} c, {} WHERE {} AND p0.ctid = ANY(%s)").format(address, table.relation, sources, conditions))
+    reached = [_select(address, table, _way(graph, subject, path)) for path in ways]
     union = SQL(" UNION ").join(reached)
     if partitioned:
         return SQL("{} c WHERE (c.tableoid, c.ctid) IN ({})").format(table.relation, union)
     return SQL("{} c WHERE c.ctid = ANY(ARRAY({}))").format(table.relation, union)
+
+
+def _select(columns: Composable, table: Table, way: tuple[list[Composable], Composable], joined: Composable = _NOTHING) -> Composable:
+    sources, condition = way
+    others = SQL("").join(SQL(", {}").format(source) for source in sources)
+    return SQL("SELECT {} FROM {} c{}{} WHERE {}").format(columns, table.relation, joined, others, condition)
 
 
 def _candidates(graph: Graph, subject: Subject, reference: Reference, path: Path) -> Composable:
@@ -229,13 +293,8 @@ def _candidates(graph: Graph, subject: Subject, reference: Reference, path: Path
         SQL("c.{} = o.{}").format(Identifier(mine), Identifier(theirs))
         for mine, theirs in zip(reference.columns, reference.parent_columns, strict=True)
     )
-    if not path:
-        people = graph.catalogue.tables[subject.table].relation
-        return SQL("SELECT o.ctid FROM {} c JOIN {} o ON {} WHERE c.ctid = ANY(%s)").format(people, parent.relation, named)
-    sources, conditions = _joins(graph, path)
-    return SQL("SELECT o.ctid FROM {} c JOIN {} o ON {}, {} WHERE {} AND p0.ctid = ANY(%s)").format(
-        child.relation, parent.relation, named, sources, conditions
-    )
+    joined = SQL(" JOIN {} o ON {}").format(parent.relation, named)
+    return _select(SQL("o.ctid"), child, _way(graph, subject, path), joined)
 
 
 def _orphans(graph: Graph, parent: int) -> Composed:

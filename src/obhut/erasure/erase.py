@@ -260,7 +260,7 @@ class Eraser:
                 self._archive_map()
                 rows = RowAddresses.from_tids(person.address for person in people)
                 found = Found([replace(seed, rows={people[0].oid: rows})], len(people))
-                deleting = self._deleter.submit(direct.run, self.session, plan, found)
+                deleting = self._deleter.submit(direct.run, self.session, plan, found, [person.key[0] for person in people])
                 try:
                     tombstones = ledger.record(new, clock)
                 finally:
