@@ -110,14 +110,15 @@ def permit_subjects(
         alike: dict[str | None, Granted | Refusal] = {}  # people of a kind whom no instruction names get the same answer
         for subject in subjects:
             own = named.get(subject.canonical, []) if subject and named else []
-            question = Question(action, database, subject, run_id, now)
             kind = subject.kind if subject else None
             verdict = None if own else alike.get(kind)
             if verdict is None:
+                question = Question(action, database, subject, run_id, now)
                 verdict = decide(question, contracts.get(controller_id, []), [*general, *own])
                 if not own:
                     alike[kind] = verdict
             if isinstance(verdict, Refusal):
+                question = Question(action, database, subject, run_id, now)
                 raise _refused(question, [(controller_id, _explained(question, controller_id, verdict))])
             granted.append(verdict)
         _take({controller_id: granted}, action, database, run_id, now)

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final
+from functools import lru_cache
+from typing import Final, cast
 
 from obhut.erasure.entries import Decision, canonical
 from obhut.foundation.clock import aware
@@ -48,7 +49,21 @@ def fingerprint(mac_key: bytes, database: str, subject_kind: str, values: Sequen
     """
     if not values:
         return ""
-    return hmac.digest(mac_key, _DOMAIN + canonical([database, subject_kind, list(values)]).encode(), "sha256").hex()
+    return hmac.digest(mac_key, _DOMAIN + _canonical(database, subject_kind, values).encode(), "sha256").hex()
+
+
+def _canonical(database: str, subject_kind: str, values: Sequence[str | None]) -> str:
+    """Return the canonical text: at once where no value needs escaping, as in nearly all of a crowd."""
+    if None not in values:
+        joined = "".join(cast("Sequence[str]", values))
+        if joined.isascii() and joined.isprintable() and '"' not in joined and "\\" not in joined:
+            return _beginning(database, subject_kind) + '["' + '","'.join(cast("Sequence[str]", values)) + '"]]'
+    return canonical([database, subject_kind, list(values)])
+
+
+@lru_cache(maxsize=16)
+def _beginning(database: str, subject_kind: str) -> str:
+    return canonical([database, subject_kind]).removesuffix("]") + ","
 
 
 def judge(

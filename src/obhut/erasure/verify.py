@@ -17,6 +17,7 @@ from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, rendered, trusted
 
+_EXACT = frozenset({"smallint", "integer", "bigint", "uuid"})
 _TEXTUAL = {"S", "U", "A"}  # string, user-defined (json, jsonb, citext, xml, hstore) and array types may hold a text
 
 
@@ -82,7 +83,7 @@ def verify(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
     questions, statement = graph.made[wanted]
     if not questions:
         return Verification(())
-    params = [[key[position] for key in keys] for position in range(len(subject.key))]
+    params = {f"k{position}": [key[position] for key in keys] for position in range(len(subject.key))}
     position, *counts = session.row(statement, params) or ("",)
     return Verification(
         tuple(Answer(table, question, rows) for (table, question), rows in zip(questions, counts, strict=True)), position or ""
@@ -105,20 +106,24 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
     own = cohort.verb(subject.when_anonymised if anonymising else subject.erase)
     here = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), _key(subject, name)) for name in subject.key)
     if own is Verb.DELETE:
-        yield table.full_name, f"rows of the {subject.kind}", SQL("SELECT count(*) FROM {} s JOIN k ON {}").format(table.relation, here)
+        question = f"rows of the {subject.kind}"
+        if _is_plain(table, subject.key, subject, subject.key):
+            yield table.full_name, question, _counted_by_key(table, subject, subject.key[0])
+        else:
+            yield table.full_name, question, SQL("SELECT count(*) FROM {} s JOIN k ON {}").format(table.relation, here)
     elif own is Verb.ANONYMISE:
         question = f"values of the {subject.kind} that are not anonymised"
         # A template names columns without their table, so no second relation with such columns may be in reach of it.
         names = SQL(", ").join(_key(subject, name) for name in subject.key)
         mine = SQL(", ").join(Identifier("s", name) for name in subject.key)
         for differs in _still_personal(graph, table):
-            query = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}").format(table.relation, mine, names, differs)
-            yield table.full_name, question, query
+            among = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}")
+            yield table.full_name, question, among.format(table.relation, mine, names, differs)
     for link in graph.links_to(subject.table):
         verb = cohort.verb(link.treatment(anonymising=anonymising))
         if verb in {Verb.DELETE, Verb.UNLINK} and set(link.parent_columns) <= set(subject.key):
             child = graph.catalogue.tables[link.child]
-            query = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}").format(child.relation, _names(link, child, subject), _when(link, child))
+            query = _counted(link, child, subject)
             yield child.full_name, f"rows that name the {subject.kind} by {link.name}", query
         elif verb is Verb.ANONYMISE and set(link.parent_columns) <= set(subject.key) and link.child in graph.tables:
             child = graph.catalogue.tables[link.child]
@@ -127,6 +132,25 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
             for differs in _still_personal(graph, child, "c", link.anonymises):
                 joined = SQL("SELECT count(*) FROM {} c JOIN k ON {} AND {}{}")
                 yield child.full_name, question, joined.format(child.relation, _names(link, child, subject), differs, condition)
+
+
+def _is_plain(table: Table, columns: Sequence[str], subject: Subject, named: Sequence[str]) -> bool:
+    """Whether one column holds the people's keys, both of types whose equality is the same everywhere."""
+    return len(columns) == 1 and tuple(named) == subject.key and {table.by_name[columns[0]].type, *subject.key_types} <= _EXACT
+
+
+def _counted(link: Link, child: Table, subject: Subject) -> Composable:
+    if link.form is LinkForm.COLUMNS and not link.when and _is_plain(child, link.columns, subject, link.parent_columns):
+        return _counted_by_key(child, subject, link.columns[0])
+    joined = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}")
+    return joined.format(child.relation, _names(link, child, subject), _when(link, child))
+
+
+def _counted_by_key(table: Table, subject: Subject, column: str) -> Composable:
+    """Count with the keys as an array: an index on the column will do, where a join would read the table."""
+    return SQL("SELECT count(*) FROM {} c WHERE c.{} = ANY(%(k0)s::text[]::{}[])").format(
+        table.relation, Identifier(column), trusted(subject.key_types[0])
+    )
 
 
 def _still_personal(graph: Graph, table: Table, alias: str = "s", only: Sequence[str] = ()) -> Iterator[Composable]:
@@ -149,7 +173,9 @@ def _key(subject: Subject, column: str) -> Identifier:
 
 
 def _listed(subject: Subject) -> Composable:
-    arrays = SQL(", ").join(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)
+    arrays = SQL(", ").join(
+        SQL("%(k{})s::text[]::{}[]").format(trusted(str(position)), trusted(kind)) for position, kind in enumerate(subject.key_types)
+    )
     names = SQL(", ").join(_key(subject, name) for name in subject.key)
     return SQL("(SELECT * FROM unnest({}) AS u({}))").format(arrays, names)
 

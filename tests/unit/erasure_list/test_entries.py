@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -113,6 +114,13 @@ def test_a_fingerprint_binds_database_kind_values_and_their_order():
     }  # fmt: skip
     assert len(seen) == 7
     assert fingerprint(key, "a", "u", []) == ""
+
+
+@given(TEXT, st.lists(st.none() | TEXT | st.datetimes().map(str), min_size=1))
+def test_the_short_cut_for_plain_incarnations_is_canonical(database, values):
+    """A fingerprint is the keyed hash of the canonical text of the specification, whichever way the text is made."""
+    text = b"obhut erasure list v1 incarnation\n" + canonical([database, "u", values]).encode()
+    assert fingerprint(b"m" * 32, database, "u", values) == hmac.new(b"m" * 32, text, "sha256").hexdigest()
 
 
 def test_a_decision_holds_for_the_fingerprint_it_names():
