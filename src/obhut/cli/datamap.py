@@ -78,17 +78,19 @@ def suggest_(
     *,
     url: Url = None,
     output: Target = None,
-    names_only: Annotated[bool, Parameter(help="Do not look at values, not even on the server.")] = False,
+    names_only: Annotated[bool, Parameter(help="Do not look at any value: names, types, comments and keys alone decide.")] = False,
 ) -> None:
     """Propose a data map from a live database.
 
-    Names in English and German, types, comments, keys and a bounded sample decide; of the sample only counts leave the server.
-    Remarks "DECIDE:" in the text mark what only you can know. Nothing is written to the database.
+    Names in English and German, types, comments, constraints, keys and a bounded sample of values decide: e-mail addresses, telephone
+    numbers, IBANs, card and tax numbers, IP addresses, streets, names, free text, also inside JSON and arrays. The sample is judged in
+    memory: no value is kept, written or logged. Behind each personal column stand the confidence and the reasons; remarks "DECIDE:" mark
+    what only you can know. Nothing is written to the database.
     """
     place = _place(database, url, Path("datamap.yaml"))
     with Session.connect(place.url, application_name="obhut datamap") as session:
         catalogue, around = read_catalogue(session), read_surroundings(session)
-        seen = {} if names_only else sample(session, catalogue)
+        seen = None if names_only else sample(session, catalogue)
     proposal = suggest(place.name, catalogue, seen, around)
     _deliver(write(proposal), output, {"database": place.name, "tables": len(proposal.tables), "decisions": proposal.decisions})
 

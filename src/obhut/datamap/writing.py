@@ -9,7 +9,8 @@ from obhut.datamap.proposal import Proposal, SubjectProposal, TableProposal
 _WIDTH = 120
 _HEAD = """\
 # Data map: whose data is where, and what becomes of it. Proposed by "obhut datamap suggest"; the remarks "DECIDE:" mark what only you
-# can know. "obhut datamap check" lists what is still missing. All words: docs/reference/datamap.md
+# can know; the number behind a column is the confidence, the rest says why. "obhut datamap check" lists what is still missing.
+# All words: docs/reference/datamap.md
 """
 
 
@@ -69,7 +70,7 @@ def _rules(table: TableProposal) -> Iterator[str]:
         yield "        columns:"
     for column in table.columns:
         rule = f"{{category: {column.category}, anonymise: {column.anonymise}}}" if column.anonymise else column.category
-        yield f"          {scalar(column.name)}: {rule}{_remark(column.decide)}"
+        yield f"          {scalar(column.name)}: {rule}{_remark(column.decide, column.reason)}"
     if table.unknown:
         yield f"        # DECIDE: personal or not? {', '.join(table.unknown)}"
     if table.not_personal:
@@ -82,8 +83,10 @@ def _rules(table: TableProposal) -> Iterator[str]:
         yield f"        erase: {table.erase}"
 
 
-def _remark(decide: str | None) -> str:
-    return f"  # DECIDE: {decide}" if decide else ""
+def _remark(decide: str | None, reason: str | None = None) -> str:
+    if decide is None:
+        return f"  # {reason}" if reason else ""
+    return f"  # DECIDE: {decide}" + (f" ({reason})" if reason else "")
 
 
 def scalar(text: str) -> str:

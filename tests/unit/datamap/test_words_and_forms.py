@@ -13,6 +13,7 @@ from datamap_schemas import HEAD, PAGILA, column, load_map, people
 from ruamel.yaml import YAML
 
 from obhut.datamap import fides, schema, vocabulary
+from obhut.datamap.discovery.lexicon import lexicon
 from obhut.datamap.graph import map_version, require
 from obhut.datamap.load import loads
 from obhut.datamap.picture import svg
@@ -52,7 +53,7 @@ def test_names_in_english_and_german(name: str, category: str | None) -> None:
 
 def test_every_word_has_an_installed_category() -> None:
     """The word lists use categories of the installed taxonomy only."""
-    assert {category for category, _ in vocabulary._lexicon().values()} <= vocabulary.categories()
+    assert {meaning.category for meaning in lexicon().phrases.values()} <= vocabulary.categories()
 
 
 def test_schema_is_the_one_that_is_shipped() -> None:

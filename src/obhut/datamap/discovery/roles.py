@@ -1,0 +1,162 @@
+"""What a table is: people, rows of people, or things. The same column name means different things in each."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from obhut.datamap.discovery import names
+from obhut.datamap.discovery.lexicon import fold
+from obhut.postgres.catalogue import Catalogue, Table
+
+
+class Role(StrEnum):
+    """Whose rows a table has."""
+
+    PERSON = "a row is a person"
+    OF_PEOPLE = "rows belong to people"
+    THING = "rows are about things"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a table is, and which fields of life its columns are about."""
+
+    role: Role
+    health: bool = False
+    bank: bool = False
+    catalogue: bool = False
+
+
+# Two of these families make a row a person, whatever the table is called.
+_FAMILIES: Final = (
+    "user.name.first", "user.name.last", "user.contact.email", "user.contact.phone_number", "user.demographic.date_of_birth",
+    "user.account.username", "user.authorization.password", "user.government_id", "user.demographic.gender", "user.name",
+)  # fmt: skip
+_HEALTH_COLUMNS: Final = 2
+_FAR: Final = 3  # steps along keys after which rows hardly belong to a person
+
+
+def standings(catalogue: Catalogue) -> dict[int, Standing]:
+    """Return the standing of every topmost table, by oid. Pure."""
+    tables = catalogue.roots
+    people = {table.oid for table in tables if _is_people(table)}
+    belonging = {table.oid for table in tables if _speaks_of_somebody(table)}
+    reached = _reached(tables, _owners(catalogue, tables), people, belonging)
+    return {table.oid: _standing(table, table.oid in people, reached) for table in tables}
+
+
+def _standing(table: Table, is_people: bool, reached: set[int]) -> Standing:  # noqa: FBT001 - one of three facts
+    about = names.about(table.name)
+    catalogue = "catalogue" in about and not is_people and _tail(table, "catalogue")
+    health = "health" in about or sum(1 for column in table.columns if _health(column.name)) >= _HEALTH_COLUMNS
+    of_people = (table.oid in reached or "part" in about) and not catalogue
+    role = Role.PERSON if is_people else Role.OF_PEOPLE if of_people else Role.THING
+    bank = "bank" in about or sum(1 for column in table.columns if _bank(column.name)) >= _HEALTH_COLUMNS
+    return Standing(role, health and role is not Role.THING, bank, catalogue)
+
+
+def _speaks_of_somebody(table: Table) -> bool:
+    """Whether rows must belong to people, whoever they are: bank accounts, or findings about health that have no name of their own."""
+    if sum(1 for column in table.columns if _bank(column.name)) >= _HEALTH_COLUMNS:
+        return True
+    nameless = not {"name", "title", "bezeichnung"} & {fold(column.name) for column in table.columns}
+    return nameless and bool({"health"} & names.about(table.name)) and "catalogue" not in names.about(table.name)
+
+
+def _tail(table: Table, kind: str) -> bool:
+    """Whether the last word of a table's name is of a kind: ``user_settings`` are settings, ``setting_users`` are users."""
+    last = names.words(table.name)[-1:]
+    return bool(last) and kind in names.about(last[0])
+
+
+def _health(name: str) -> bool:
+    reading = names.read(name)
+    return reading is not None and reading.strong and reading.category.startswith("user.health")
+
+
+def _bank(name: str) -> bool:
+    reading = names.read(name)
+    return reading is not None and reading.strong and reading.category.startswith("user.financial")
+
+
+def _is_people(table: Table) -> bool:
+    about = names.about(table.name)
+    families = {family for column in table.columns if (family := _family(column.name))}
+    if "event" in about:
+        return False
+    if "person" in about and _tail(table, "person") and not _only_keys(table):
+        return True
+    return len(families) >= 2 + ("catalogue" in about)
+
+
+def _family(name: str) -> str | None:
+    reading = names.read(name)
+    if reading is None or not reading.strong or not reading.whole:
+        return None
+    return next((family for family in _FAMILIES if reading.category.startswith(family)), None)
+
+
+def _only_keys(table: Table) -> bool:
+    """Whether a table has little but numbers: it joins people to something, and is nobody itself."""
+    return not any(column.category in {"S", "U", "D", "E"} for column in table.columns)
+
+
+def _owners(catalogue: Catalogue, tables: Iterable[Table]) -> dict[int, set[int]]:
+    """Return by child the tables its rows belong to, by foreign keys and by names; who only touched a row does not own it."""
+    found: dict[int, set[int]] = defaultdict(set)
+    bound: dict[int, set[str]] = defaultdict(set)
+    for key in catalogue.foreign_keys:
+        child = catalogue.root(key.table).oid
+        bound[child].update(key.columns)
+        if not all(names.bookkeeping(column) for column in key.columns):
+            found[child].add(catalogue.root(key.references).oid)
+    singular = _by_singular(tables)
+    for table in tables:
+        for column in table.columns:
+            if column.name not in bound[table.oid] and (owner := _named_owner(column.name, singular)) and owner != table.oid:
+                found[table.oid].add(owner)
+    return found
+
+
+def _by_singular(tables: Iterable[Table]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for table in tables:
+        name = fold(table.name)
+        for form in (name, name.removesuffix("s"), name.removesuffix("es"), name.removesuffix("n"), name.removesuffix("en")):
+            found.setdefault(form, table.oid)
+    return found
+
+
+def _named_owner(column: str, singular: Mapping[str, int]) -> int | None:
+    """Return the table that ``customer_id`` or ``userId`` names without a foreign key."""
+    found = names.words(column)
+    if len(found) < 2 or found[-1] not in {"id", "nr", "no"} or names.bookkeeping(column):
+        return None
+    stem = found[:-1]
+    return singular.get("_".join(stem)) or singular.get("".join(stem)) or singular.get(stem[-1])
+
+
+def _reached(tables: Iterable[Table], owners: Mapping[int, set[int]], people: set[int], belonging: set[int]) -> set[int]:
+    children: dict[int, set[int]] = defaultdict(set)
+    for child, parents in owners.items():
+        for parent in parents:
+            children[parent].add(child)
+    # A person's address is named by the person instead of naming it.
+    shared = {parent for child in people for parent in owners.get(child, ()) if "part" in _about(tables, parent)}
+    steps = dict.fromkeys([*people, *shared, *belonging], 0)
+    waiting = deque(steps)
+    while waiting:
+        oid = waiting.popleft()
+        for child in children[oid]:
+            if child not in steps and steps[oid] < _FAR:
+                steps[child] = steps[oid] + 1
+                waiting.append(child)
+    return set(steps)
+
+
+def _about(tables: Iterable[Table], oid: int) -> frozenset[str]:
+    return next((names.about(table.name) for table in tables if table.oid == oid), frozenset())
