@@ -10,7 +10,8 @@ from typing import Final
 from obhut.postgres.catalogue import Action, Catalogue, Column, ForeignKey, Key, Table
 
 FOLDER: Final = Path(__file__).parent / "corpus"
-HELD_OUT: Final = ("documenso", "jverein")
+FIRST_HELD_OUT: Final = ("documenso", "jverein")
+HELD_OUT: Final = ("sharetribe", "studip")
 _CATEGORY: Final = {
     "integer": "N", "bigint": "N", "smallint": "N", "numeric": "N", "real": "N", "double precision": "N", "boolean": "B", "text": "S",
     "character varying": "S", "character": "S", "date": "D", "timestamp without time zone": "D", "timestamp with time zone": "D",
