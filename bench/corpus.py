@@ -42,6 +42,12 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
+def sets() -> dict[str, list[str]]:
+    """Return which schemas the rules were made with, which were scored once before better rules, and which were scored once at the end."""
+    tuned = [name for name in names() if name not in FIRST_HELD_OUT + HELD_OUT]
+    return {"tuned-on": tuned, "first-held-out": list(FIRST_HELD_OUT), "held-out": list(HELD_OUT)}
+
+
 def read(name: str) -> Corpus:
     """Read one schema."""
     source, *lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()

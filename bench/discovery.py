@@ -38,7 +38,7 @@ Found = dict[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Score:
-    """Counts over decided labels, and what is made of them; ``silent`` are personal columns that the tool called harmless without asking."""
+    """Counts over decided labels, and what is made of them; ``silent``: personal columns that a tool called harmless without asking."""
 
     tool: str
     on: str
@@ -76,7 +76,13 @@ class Score:
         figures = {name: round(getattr(self, name), 4) for name in ("precision", "recall", "f1")}
         share = round(self.category / max(1, self.right), 4)
         exact = round(self.exact / max(1, self.right), 4)
-        return {"name": f"discovery-{self.tool}-{self.on}", **figures, "category_right": share, "category_exact": exact, "counts": asdict(self)}
+        return {
+            "name": f"discovery-{self.tool}-{self.on}",
+            **figures,
+            "category_right": share,
+            "category_exact": exact,
+            "counts": asdict(self),
+        }
 
 
 def score(tool: str, on: str, labels: dict[tuple[str, str], Label], found: Found, asked: Iterable[tuple[str, str]] = ()) -> Score:
@@ -162,9 +168,8 @@ def main() -> int:
 def _sums(scores: list[Score]) -> list[Score]:
     found = []
     for tool in dict.fromkeys(one.tool for one in scores):
-        for on, wanted in (("tuned-on", lambda name: name not in corpus.HELD_OUT), ("held-out", lambda name: name in corpus.HELD_OUT)):
-            chosen = [one for one in scores if one.tool == tool and one.on in corpus.names() and wanted(one.on)]
-            if chosen:
+        for on, names in corpus.sets().items():
+            if chosen := [one for one in scores if one.tool == tool and one.on in names]:
                 found.append(sum(chosen[1:], start=replace(chosen[0], on=on)))
     return found
 

@@ -25,7 +25,21 @@ from obhut.postgres.sql import SQL, Identifier, trusted
 
 PINNED: Final = ("dbslice==1.0.1", "pg_anon==1.12.0")
 DEBIAN: Final = Path("/usr/lib/postgresql/15/bin")
-_WORDS: Final = ("name", "email", "phone", "ssn", "card_number", "birth", "salary", "address", "city", "login", "password", "passport", "iban")
+_WORDS: Final = (
+    "name",
+    "email",
+    "phone",
+    "ssn",
+    "card_number",
+    "birth",
+    "salary",
+    "address",
+    "city",
+    "login",
+    "password",
+    "passport",
+    "iban",
+)
 _DBSLICE: Final = """
 import json, logging, sys
 logging.disable(logging.CRITICAL)
@@ -71,9 +85,25 @@ def dbslice(programs: Path, schemas: list[Corpus]) -> dict[str, dict[tuple[str, 
 def pg_anon(programs: Path, place: Path, schemas: list[Corpus]) -> dict[str, dict[tuple[str, str], str]]:
     """Return the columns that pg_anon's scan calls sensitive: the real program on empty tables, a schema each."""
     rules, result = place / "meta_dict.py", place / "sens_dict.py"
-    types = ["text", "varchar", "bpchar", "date", "numeric", "int4", "int8", "int2", "timestamp", "timestamptz", "json", "jsonb", "inet", "bytea"]
+    types = [
+        "text",
+        "varchar",
+        "bpchar",
+        "date",
+        "numeric",
+        "int4",
+        "int8",
+        "int2",
+        "timestamp",
+        "timestamptz",
+        "json",
+        "jsonb",
+        "inet",
+        "bytea",
+    ]
     rules.write_text(
-        repr({"field": {"rules": [f"(?i){word}" for word in _WORDS]}, "sens_pg_types": types, "funcs": {"default": "NULL"}}), encoding="utf-8"
+        repr({"field": {"rules": [f"(?i){word}" for word in _WORDS]}, "sens_pg_types": types, "funcs": {"default": "NULL"}}),
+        encoding="utf-8",
     )
     if not DEBIAN.is_dir():
         raise PeerError(f"it needs pgcrypto, so Debian's PostgreSQL, which is not in {DEBIAN}")
@@ -85,7 +115,9 @@ def pg_anon(programs: Path, place: Path, schemas: list[Corpus]) -> dict[str, dic
         _run([programs / "pg_anon", "init", *server], "")
         files = [f"--meta-dict-file={rules}", f"--output-sens-dict-file={result}"]
         _run([programs / "pg_anon", "create-dict", *server, *files, "--scan-mode=partial"], "")
-    found: dict[str, dict[tuple[str, str], str]] = {one.name: {} for one in schemas}
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    for one in schemas:
+        found[one.name] = {}
     for entry in ast.literal_eval(result.read_text(encoding="utf-8"))["dictionary"]:
         for column in entry["fields"]:
             found[entry["schema"]][entry["table"], column] = ""
@@ -94,7 +126,22 @@ def pg_anon(programs: Path, place: Path, schemas: list[Corpus]) -> dict[str, dic
 
 def _create(session: Session, one: Corpus) -> None:
     """Create the tables without constraints; a type of an extension or an enum becomes text."""
-    known = ("text", "character", "integer", "bigint", "smallint", "numeric", "real", "double", "date", "time", "boolean", "json", "inet", "bytea")
+    known = (
+        "text",
+        "character",
+        "integer",
+        "bigint",
+        "smallint",
+        "numeric",
+        "real",
+        "double",
+        "date",
+        "time",
+        "boolean",
+        "json",
+        "inet",
+        "bytea",
+    )
     session.execute(SQL("CREATE SCHEMA {}").format(Identifier(one.name)))
     for table in one.catalogue.tables.values():
         columns = [

@@ -100,7 +100,8 @@ def test_values_are_recognised(value: str, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["DE89370400440532013001", "4111111111111112", "86095742718", "999.1.1.1", "12:30", "2024-01-01", "Schraube", "A-17", "0123", ""]
+    "value",
+    ["DE89370400440532013001", "4111111111111112", "86095742718", "999.1.1.1", "12:30", "2024-01-01", "Schraube", "A-17", "0123", ""],
 )
 def test_near_misses_are_not(value: str) -> None:
     """A wrong check digit, an impossible address, a time and a word are nothing."""
@@ -186,8 +187,10 @@ def test_values_beat_names() -> None:
 
 def test_a_confident_guess_asks_nothing_and_a_weak_one_asks() -> None:
     """Behind a column stand confidence and reason; below the threshold the remark is a question."""
-    made = people().table("letter", column("id"), column("patient_id", "integer!"), column("recipient", "text")).key(
-        "letter", "patient_id", "patient"
+    made = (
+        people()
+        .table("letter", column("id"), column("patient_id", "integer!"), column("recipient", "text"))
+        .key("letter", "patient_id", "patient")
     )
     lines = {line.split(":")[0].strip(): line for line in write(suggest("d", made.catalogue)).splitlines()}
     assert lines["email"].endswith("# 0.95, its name says email")

@@ -58,19 +58,19 @@ def discover(catalogue: Catalogue, sampled: Sampled | None = None, surroundings:
     documents: dict[int, dict[str, Document]] = {}
     for table in catalogue.roots:
         looks = sampled.looks.get(table.oid, {})
-        shared = names.prefix(tuple(column.name for column in table.columns))
+        called = tuple(column.name for column in table.columns)
         listed = {name for _, name, expression in around.checks.get(table.oid, ()) if any(mark in expression for mark in _LISTED)}
         verdicts[table.oid], documents[table.oid] = {}, {}
         for column in table.columns:
-            look = looks.get(column.name)
+            look, bare = looks.get(column.name), names.bare(column.name, called)
             if column.name in keys[table.oid]:
                 verdict = Verdict(None, 0.9, ("it is a key",))
             elif look is not None and look.paths:
                 document = _document(table, column, roles[table.oid], look)
                 documents[table.oid][column.name] = document
-                verdict = _whole(document, weigh(table, column, roles[table.oid], None, shared))
+                verdict = _whole(document, weigh(table, column, roles[table.oid], None, bare))
             else:
-                verdict = weigh(table, column, roles[table.oid], look, shared)
+                verdict = weigh(table, column, roles[table.oid], look, bare)
             if column.name in listed and verdict.confidence < SURE:
                 verdict = Verdict(None, SURE, ("a CHECK constraint lists its values",))
             verdicts[table.oid][column.name] = verdict

@@ -34,6 +34,7 @@ class Lexicon:
     heads: frozenset[str] = frozenset()  # last words of names that state a fact about something else
     bookkeeping: frozenset[str] = frozenset()
     qualifiers: frozenset[str] = frozenset()  # words that may follow a telling one without changing what it says
+    generic: frozenset[str] = frozenset()  # names of columns that say nothing without their table
     pieces: frozenset[str] = frozenset()  # words that compounds are taken apart into
 
     @property
@@ -75,6 +76,7 @@ def merged(documents: Iterable[dict[str, dict[str, str]]]) -> Lexicon:
         heads=frozenset(listed["heads"]),
         bookkeeping=frozenset(listed["bookkeeping"]),
         qualifiers=frozenset(listed["qualifiers"]),
+        generic=frozenset(listed["generic"]),
         pieces=frozenset(pieces),
     )
 
@@ -85,6 +87,7 @@ _LISTS = (
     ("harmless", "bookkeeping"),
     ("compounds", "words"),
     ("compounds", "qualifiers"),
+    ("compounds", "generic"),
 )
 
 

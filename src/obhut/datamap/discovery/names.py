@@ -15,6 +15,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _DIGITS = re.compile(r"^([a-z]{2,}?)(\d+)$")
 _LINKS = ("", "s", "n", "es", "en")  # what German puts between the parts of a compound
 _SHORTEST = 3
+_MANY = 5  # columns that must share a prefix
 _WORDS = "user.content"
 _STATES = frozenset({"status", "type", "severity", "date", "class"})  # of an illness they are facts about the person
 
@@ -131,7 +132,7 @@ class _Candidate:
 def _placed(meaning: Meaning, found: Phrase, start: int, length: int) -> Reading | None:
     """Judge a meaning by what stands after it: ``email_verified`` is a fact about an address, ``email_private`` is one."""
     book = lexicon()
-    after = [word for word in found[start + length :] if not word.isdigit()]
+    after = [word for word in found[start + length :] if not word.isdigit() and word not in book.generic]
     clinical = meaning.strong and meaning.category.startswith("user.health") and set(after) <= _STATES
     if after and after[-1] in book.heads and not clinical and not (meaning.strong and set(after) <= book.qualifiers):
         return None
@@ -169,17 +170,56 @@ def bookkeeping(name: str) -> bool:
 @lru_cache(maxsize=4_096)
 def prefix(columns: tuple[str, ...]) -> str:
     """Return what most names of a table begin with (``cp_``, ``shipto``), or nothing: such a prefix says nothing about a column."""
-    if len(columns) < 5:
+    if len(columns) < _MANY:
         return ""
     counted: dict[str, int] = {}
-    for name in columns:
-        folded = fold(name)
-        for end in range(2, min(9, len(folded) - 1)):
-            if folded[end - 1] == "_" or len(folded) > end + 2:
-                counted[folded[:end]] = counted.get(folded[:end], 0) + 1
-    shared = [start for start, count in counted.items() if count >= max(5, 0.6 * len(columns)) and _ends_well(start)]
+    for name in map(fold, columns):
+        for end in range(2, min(9, len(name) - 1)):
+            if name[end - 1] == "_" or len(name) > end + 2:
+                counted[name[:end]] = counted.get(name[:end], 0) + 1
+    least = max(_MANY, 0.6 * len(columns))
+    shared = [start for start, count in counted.items() if count >= least and (start.endswith("_") or len(start) >= 4)]
     return max(shared, key=len, default="")
 
 
-def _ends_well(start: str) -> bool:
-    return start.endswith("_") or len(start) >= 4
+@lru_cache(maxsize=4_096)
+def second_set(columns: tuple[str, ...]) -> dict[str, str]:
+    """Return columns that repeat others of their table with something in front: ``ktoname`` beside ``name``, ``ktoplz`` beside ``plz``."""
+    known = {fold(name) for name in columns}
+    found: dict[str, dict[str, str]] = {}
+    for name in columns:
+        folded = fold(name)
+        for length in range(2, min(9, len(folded) - 2)):
+            if folded[length:] in known:
+                found.setdefault(folded[:length], {})[name] = folded[length:]
+    return {name: rest for start, pairs in found.items() if len(pairs) >= 3 for name, rest in pairs.items()}
+
+
+def bare(name: str, columns: tuple[str, ...]) -> str:
+    """Return a column's name without what it shares with its neighbours."""
+    shared = prefix(columns)
+    if shared and fold(name).startswith(shared):
+        return name[len(shared) :].strip("_") or name
+    return name if read(name) is not None else second_set(columns).get(name, name)
+
+
+@lru_cache(maxsize=16_384)
+def in_table(table: str, name: str) -> Reading | None:
+    """Return what table and column say together and neither alone: ``emails.address``, ``phone_numbers.number``, ``avatars.bytes``."""
+    titled = list(parts(table))
+    if not titled:
+        return None
+    titled[-1] = _singular(titled[-1])
+    found = parts(name)
+    reading = _read((*titled, *found))
+    if reading is None or not reading.strong or not any(reading.words.startswith(word) for word in titled):
+        return None
+    spans = reading.words.endswith(found[-1]) if found else False
+    generic = set(found) <= lexicon().generic
+    return reading if spans or generic else None
+
+
+def _singular(word: str) -> str:
+    book = lexicon()
+    forms = (word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("n"), word.removesuffix("en"))
+    return next((form for form in forms if form in book.pieces), word)

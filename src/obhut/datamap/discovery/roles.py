@@ -10,7 +10,7 @@ from typing import Final
 
 from obhut.datamap.discovery import names
 from obhut.datamap.discovery.lexicon import fold
-from obhut.postgres.catalogue import Catalogue, Table
+from obhut.postgres.catalogue import Catalogue, Column, Table
 
 
 class Role(StrEnum):
@@ -37,6 +37,7 @@ _FAMILIES: Final = (
     "user.account.username", "user.authorization.password", "user.government_id", "user.demographic.gender", "user.name",
 )  # fmt: skip
 _HEALTH_COLUMNS: Final = 2
+_ID: Final = frozenset({"id", "nr", "no", "uuid"})
 _FAR: Final = 3  # steps along keys after which rows hardly belong to a person
 
 
@@ -63,8 +64,16 @@ def _speaks_of_somebody(table: Table) -> bool:
     """Whether rows must belong to people, whoever they are: bank accounts, or findings about health that have no name of their own."""
     if sum(1 for column in table.columns if _bank(column.name)) >= _HEALTH_COLUMNS:
         return True
+    if any(_owner_word(column.name) for column in table.columns):
+        return True
     nameless = not {"name", "title", "bezeichnung"} & {fold(column.name) for column in table.columns}
     return nameless and bool({"health"} & names.about(table.name)) and "catalogue" not in names.about(table.name)
+
+
+def _owner_word(name: str) -> bool:
+    """Whether a column names an owner by a word for people: ``author_id``, ``recipientId``; the table behind it may be called anything."""
+    found = names.words(name)
+    return len(found) > 1 and found[-1] in _ID and not names.bookkeeping(name) and bool({"person", "figure"} & names.about(found[-2]))
 
 
 def _tail(table: Table, kind: str) -> bool:
@@ -117,7 +126,7 @@ def _owners(catalogue: Catalogue, tables: Iterable[Table]) -> dict[int, set[int]
     singular = _by_singular(tables)
     for table in tables:
         for column in table.columns:
-            if column.name not in bound[table.oid] and (owner := _named_owner(column.name, singular)) and owner != table.oid:
+            if column.name not in bound[table.oid] and (owner := _named_owner(column, singular)) and owner != table.oid:
                 found[table.oid].add(owner)
     return found
 
@@ -131,13 +140,17 @@ def _by_singular(tables: Iterable[Table]) -> dict[str, int]:
     return found
 
 
-def _named_owner(column: str, singular: Mapping[str, int]) -> int | None:
-    """Return the table that ``customer_id`` or ``userId`` names without a foreign key."""
-    found = names.words(column)
-    if len(found) < 2 or found[-1] not in {"id", "nr", "no"} or names.bookkeeping(column):
+def _named_owner(column: Column, singular: Mapping[str, int]) -> int | None:
+    """Return the table that ``customer_id``, ``userId`` or an integer ``mitglied`` names without a foreign key."""
+    found = names.words(column.name)
+    if names.bookkeeping(column.name):
+        return None
+    if len(found) == 1:
+        return singular.get(found[0]) if column.base_type in {"integer", "bigint"} else None
+    if found[-1:] and found[-1] not in _ID:
         return None
     stem = found[:-1]
-    return singular.get("_".join(stem)) or singular.get("".join(stem)) or singular.get(stem[-1])
+    return singular.get("_".join(stem)) or singular.get("".join(stem)) or (singular.get(stem[-1]) if stem else None)
 
 
 def _reached(tables: Iterable[Table], owners: Mapping[int, set[int]], people: set[int], belonging: set[int]) -> set[int]:

@@ -93,7 +93,7 @@ class Verdict:
         return not self.open and self.confidence >= SURE
 
 
-def weigh(table: Table, column: Column, standing: Standing, look: Look | None = None, prefix: str = "") -> Verdict:
+def weigh(table: Table, column: Column, standing: Standing, look: Look | None = None, bare: str | None = None) -> Verdict:
     """Return the verdict on a column that is no key. Pure.
 
     Args:
@@ -101,11 +101,11 @@ def weigh(table: Table, column: Column, standing: Standing, look: Look | None = 
         column: the column.
         standing: what the table is.
         look: what its sampled values look like.
-        prefix: what the names of most of the table's columns begin with.
+        bare: its name without what it shares with its neighbours.
     """
     if column.base_type == "boolean" or column.is_generated:
         return Verdict(None, 0.9, ("its type says yes or no" if column.base_type == "boolean" else "it is computed",))
-    bare = column.name[len(prefix) :].strip("_") or column.name
+    bare = bare or column.name
     signals = [*_type_signals(column, standing), *_name_signals(table, column, bare, standing), *_value_signals(standing, look)]
     signals = [signal for signal in signals if _fits(signal.category, column)]
     best = _best(signals)
@@ -149,6 +149,8 @@ def _type_signals(column: Column, standing: Standing) -> Iterable[Signal]:
 
 def _name_signals(table: Table, column: Column, bare: str, standing: Standing) -> Iterable[Signal]:
     reading = names.read(bare)
+    if (reading is None or not reading.strong) and (together := names.in_table(table.name, bare)) is not None:
+        yield Signal(together.category, _strong(together, standing) - 0.1, f"table and name say {together.words}")
     if reading is not None and (reading.strong or not _code(column)):
         weight = _strong(reading, standing) if reading.strong else _weak(reading, standing)
         category = _in_table(reading, standing)
@@ -182,6 +184,8 @@ def _weak(reading: names.Reading, standing: Standing) -> float:
         return 0.45  # product_name, zip_file, country_code: somebody has to look
     if standing.role is Role.PERSON:
         return 0.85
+    if not reading.alone and reading.category.startswith("user.contact.address"):
+        return 0.55
     return 0.75 if reading.category.startswith(("user.content", "user.payment", "user.contact", "user.location", "user.social")) else 0.6
 
 
