@@ -150,8 +150,10 @@ def _placed(meaning: Meaning, found: Phrase, start: int, length: int) -> Reading
 def harmless(name: str) -> bool:
     """Whether a name says that the column is about a thing: ``status``, ``price``, ``created_at``."""
     book = lexicon()
-    found = words(name)
-    return found in book.harmless or (bool(found) and found[-1] in book.heads and _read(parts(name)) is None and len(found) > 1)
+    if words(name) in book.harmless:
+        return True
+    found = parts(name)
+    return len(found) > 1 and found[-1] in book.heads and _read(found) is None
 
 
 @cache

@@ -29,6 +29,7 @@ class Standing:
     health: bool = False
     bank: bool = False
     catalogue: bool = False
+    address: bool = False  # several columns make up an address
 
 
 # Two of these families make a row a person, whatever the table is called.
@@ -36,7 +37,7 @@ _FAMILIES: Final = (
     "user.name.first", "user.name.last", "user.contact.email", "user.contact.phone_number", "user.demographic.date_of_birth",
     "user.account.username", "user.authorization.password", "user.government_id", "user.demographic.gender", "user.name",
 )  # fmt: skip
-_HEALTH_COLUMNS: Final = 2
+_SEVERAL: Final = 2
 _ID: Final = frozenset({"id", "nr", "no", "uuid"})
 _FAR: Final = 3  # steps along keys after which rows hardly belong to a person
 
@@ -53,16 +54,17 @@ def standings(catalogue: Catalogue) -> dict[int, Standing]:
 def _standing(table: Table, is_people: bool, reached: set[int]) -> Standing:  # noqa: FBT001 - one of three facts
     about = names.about(table.name)
     catalogue = "catalogue" in about and not is_people and _tail(table, "catalogue")
-    health = "health" in about or sum(1 for column in table.columns if _health(column.name)) >= _HEALTH_COLUMNS
+    health = "health" in about or sum(1 for column in table.columns if _health(column.name)) >= _SEVERAL
     of_people = (table.oid in reached or "part" in about) and not catalogue
     role = Role.PERSON if is_people else Role.OF_PEOPLE if of_people else Role.THING
-    bank = "bank" in about or sum(1 for column in table.columns if _bank(column.name)) >= _HEALTH_COLUMNS
-    return Standing(role, health and role is not Role.THING, bank, catalogue)
+    bank = "bank" in about or sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL
+    address = sum(1 for column in table.columns if _address(column.name)) >= _SEVERAL
+    return Standing(role, health and role is not Role.THING, bank, catalogue, address)
 
 
 def _speaks_of_somebody(table: Table) -> bool:
     """Whether rows must belong to people, whoever they are: bank accounts, or findings about health that have no name of their own."""
-    if sum(1 for column in table.columns if _bank(column.name)) >= _HEALTH_COLUMNS:
+    if sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL:
         return True
     if any(_owner_word(column.name) for column in table.columns):
         return True
@@ -87,6 +89,11 @@ def _health(name: str) -> bool:
     return reading is not None and reading.strong and reading.category.startswith("user.health")
 
 
+def _address(name: str) -> bool:
+    reading = names.read(name)
+    return reading is not None and reading.category.startswith("user.contact.address")
+
+
 def _bank(name: str) -> bool:
     reading = names.read(name)
     return reading is not None and reading.strong and reading.category.startswith("user.financial")
@@ -97,7 +104,7 @@ def _is_people(table: Table) -> bool:
     families = {family for column in table.columns if (family := _family(column.name))}
     if "event" in about:
         return False
-    if "person" in about and _tail(table, "person") and not _only_keys(table):
+    if "person" in about and (_tail(table, "person") or _tail(table, "details")) and not _only_keys(table):
         return True
     return len(families) >= 2 + ("catalogue" in about)
 

@@ -37,6 +37,9 @@ _BY_TYPE: Final = {
     "macaddr8": "user.device.device_id",
 }
 _PLACES: Final = frozenset({"point", "geometry", "geography", "polygon"})
+# In a table about things these words are mostly about the thing; those never are.
+_ABOUT_THINGS: Final = ("user.content", "user.location", "user.contact.url", "user.health", "user.demographic")
+_NEVER_A_THING: Final = ("user.authorization", "user.contact.email", "user.contact.phone_number", "user.financial.bank_account")
 _KIND_CATEGORY: Final = {
     Kind.EMAIL: "user.contact.email",
     Kind.IBAN: "user.financial.bank_account",
@@ -172,8 +175,9 @@ def _strong(reading: names.Reading, standing: Standing) -> float:
     weight = 0.95 if reading.whole else 0.75
     if standing.role is not Role.THING:
         return weight
-    content = reading.category.startswith(("user.content", "user.location", "user.contact.url", "user.health", "user.demographic"))
-    return 0.4 if content or standing.catalogue else weight - 0.1
+    if reading.category.startswith(_ABOUT_THINGS):
+        return 0.4
+    return 0.4 if standing.catalogue and not reading.category.startswith(_NEVER_A_THING) else weight - 0.1
 
 
 def _weak(reading: names.Reading, standing: Standing) -> float:
@@ -184,8 +188,8 @@ def _weak(reading: names.Reading, standing: Standing) -> float:
         return 0.45  # product_name, zip_file, country_code: somebody has to look
     if standing.role is Role.PERSON:
         return 0.85
-    if not reading.alone and reading.category.startswith("user.contact.address"):
-        return 0.55
+    if reading.category.startswith("user.contact.address"):
+        return (0.75 if reading.alone else 0.55) if standing.address else 0.35
     return 0.75 if reading.category.startswith(("user.content", "user.payment", "user.contact", "user.location", "user.social")) else 0.6
 
 
