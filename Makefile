@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PYTHONPATH :=
 
-.PHONY: help venv demo test faults check bench docs lock format clean
+.PHONY: help venv demo test faults check bench discovery docs lock format clean
 
 help: ## Show these recipes
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -43,6 +43,10 @@ faults: $(READY) ## Kill and damage at every step, without the other tests
 bench: $(READY) ## Measure speed against pg_dump and hand-written SQL; writes build/bench.json
 	@mkdir -p build
 	PYTHONPATH=. $(BIN)/python -m bench
+
+discovery: $(READY) ## Measure how well personal columns are found, beside dbslice and pg_anon; adds to build/bench.json
+	@mkdir -p build
+	PYTHONPATH=. $(BIN)/python -m bench.discovery
 
 docs: $(READY) ## Write the generated parts of the reference from the code
 	@cd tools && ../$(BIN)/python reference.py

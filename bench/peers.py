@@ -78,7 +78,8 @@ def dbslice(programs: Path, schemas: list[Corpus]) -> dict[str, dict[tuple[str, 
     answers = {}
     for one in schemas:
         asked = json.dumps([list(at) for at in one.labels])
-        answers[one.name] = {(table, column): "" for table, column in json.loads(_run([programs / "python", "-c", _DBSLICE], asked))}
+        listed = json.loads(_run([programs / "python", "-c", _DBSLICE], asked))
+        answers[one.name] = dict.fromkeys(((table, column) for table, column in listed), "")
     return answers
 
 
@@ -112,9 +113,9 @@ def pg_anon(programs: Path, place: Path, schemas: list[Corpus]) -> dict[str, dic
             for one in schemas:
                 _create(session, one)
         server = [f"--db-host={cluster.socket_directory}", "--db-user=obhut", "--db-name=postgres", "--db-user-password=none"]
-        _run([programs / "pg_anon", "init", *server], "")
+        _run([programs / "pg_anon", "init", *server], "", place)
         files = [f"--meta-dict-file={rules}", f"--output-sens-dict-file={result}"]
-        _run([programs / "pg_anon", "create-dict", *server, *files, "--scan-mode=partial"], "")
+        _run([programs / "pg_anon", "create-dict", *server, *files, "--scan-mode=partial"], "", place)
     found: dict[str, dict[tuple[str, str], str]] = {}
     for one in schemas:
         found[one.name] = {}
@@ -180,8 +181,10 @@ def _server(place: Path, major: int = 18) -> Iterator[Cluster]:
         cluster.remove()
 
 
-def _run(command: list[Any], told: str) -> str:
-    ran = subprocess.run([str(word) for word in command], input=told, capture_output=True, text=True, check=False, timeout=600)
+def _run(command: list[Any], told: str, place: Path | None = None) -> str:
+    """Run a program, in a folder of its own where it writes files wherever it is started."""
+    words = [str(word) for word in command]
+    ran = subprocess.run(words, input=told, capture_output=True, text=True, check=False, timeout=600, cwd=place)
     if ran.returncode:
         said = [line for line in (ran.stdout + ran.stderr).splitlines() if "Error" in line]
         raise PeerError(said[-1] if said else f"status {ran.returncode}")
