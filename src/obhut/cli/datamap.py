@@ -1,75 +1,38 @@
-"""``obhut datamap``: suggest, check, show, and carry over from and to Fideslang."""
+"""``obhut datamap``: suggest, check, store a snapshot, show, and carry over from and to Fideslang."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from obhut.cli import datamap_check
 from obhut.cli.context import context
-from obhut.cli.exits import Exit, UsageError
+from obhut.cli.exits import UsageError
+from obhut.cli.maps import Database, MapFile, Target, Url, load_map, place_of, read_database
 from obhut.datamap import fides, schema
-from obhut.datamap.archive import archive
-from obhut.datamap.check import examine
-from obhut.datamap.findings import DataMapError, Severity
-from obhut.datamap.graph import map_version, require
-from obhut.datamap.load import LoadedMap, Located, load
+from obhut.datamap.graph import require
 from obhut.datamap.models import DatabaseMap
 from obhut.datamap.picture import svg
 from obhut.datamap.show import Outline, outline, tree
 from obhut.datamap.suggest import sample, suggest
-from obhut.datamap.surroundings import Surroundings, probe, read_surroundings
+from obhut.datamap.surroundings import read_surroundings
 from obhut.datamap.writing import write
 from obhut.foundation.errors import ObhutError
-from obhut.postgres.catalogue import Catalogue, read_catalogue
+from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.connections import Session
 
 app = App(name="datamap")
-
-Database = Annotated[str | None, Parameter(help="Name of the protected database; not needed when the settings name exactly one.")]
-Url = Annotated[str | None, Parameter(help="libpq URL instead of that of the settings, without a password.")]
-MapFile = Annotated[Path | None, Parameter(name="--map", help="Data map instead of that of the settings.")]
-Target = Annotated[Path | None, Parameter(name=["--output", "-o"], help="File to write; never overwritten. Default: standard output.")]
+app.command(datamap_check.check)
+app.command(datamap_check.snapshot)
 
 
 class FileExistsAlreadyError(ObhutError):
     """A file that people write is never overwritten."""
 
     code = "file-exists"
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Which database, how it is reached, and which file describes it."""
-
-    name: str
-    url: str
-    map: Path
-
-
-def _place(name: str | None, url: str | None, file: Path | None) -> _Place:
-    if name and url and file:
-        return _Place(name, url, file)  # nothing is needed of the settings: a vendor's CI may have none
-    settings = context().settings.database(name) if name else context().settings.only_database()
-    return _Place(settings.name, url or settings.url, file or settings.map)
-
-
-def _read(place: _Place) -> tuple[Catalogue, Surroundings]:
-    with Session.connect(place.url, application_name="obhut datamap") as session:
-        return read_catalogue(session), read_surroundings(session)
-
-
-def _load(path: Path) -> LoadedMap:
-    """Load, and say every fault of form before the one that is raised."""
-    try:
-        return load(path)
-    except DataMapError as error:
-        for finding in error.findings:
-            context().output.warn("{fact}. {todo}", fact=finding.fact, todo=finding.todo)
-        raise
 
 
 @app.command(name="suggest")
@@ -87,7 +50,7 @@ def suggest_(
     memory: no value is kept, written or logged. Behind each personal column stand the confidence and the reasons; remarks "DECIDE:" mark
     what only you can know. Nothing is written to the database.
     """
-    place = _place(database, url, Path("datamap.yaml"))
+    place = place_of(database, url, Path("datamap.yaml"))
     with Session.connect(place.url, application_name="obhut datamap") as session:
         catalogue, around = read_catalogue(session), read_surroundings(session)
         seen = None if names_only else sample(session, catalogue)
@@ -117,70 +80,6 @@ def _create(target: Path, text: str) -> None:
 
 
 @app.command
-def check(
-    database: Database = None,
-    *,
-    url: Url = None,
-    map_file: MapFile = None,
-    keep_version: Annotated[bool, Parameter(name="--archive", help="Keep this version of the map in the state directory.")] = False,
-) -> int:
-    """Check the data map against the live catalogue.
-
-    Exit status 5 when there is an error: an unclassified column, an unknown table, a table that no person leads to, a treatment that
-    the database forbids. Run it in the CI of the schema: a new column without a category then fails the build.
-    """
-    place = _place(database, url, map_file)
-    loaded = _load(place.map)
-    with Session.connect(place.url, application_name="obhut datamap") as session:
-        catalogue, around = read_catalogue(session), read_surroundings(session)
-        graph, findings = examine(loaded, place.name, catalogue, around)
-        if graph is not None:
-            findings = [*findings, *probe(session, graph, around)]
-    located = loaded.locate(findings)
-    counts = {severity.value: sum(1 for item in located if item.finding.severity is severity) for severity in Severity}
-    version = map_version(loaded.database(place.name))
-    if keep_version and not counts["error"]:
-        archive(loaded.database(place.name), context().settings.state.directory / "maps")
-    document = {
-        "database": place.name,
-        "map": place.map,
-        "version": version,
-        "counts": counts,
-        "findings": [
-            {
-                "severity": item.finding.severity,
-                "code": item.finding.code,
-                "file": item.file,
-                "line": item.position.line,
-                "fact": item.finding.fact,
-                "todo": item.finding.todo,
-            }
-            for item in located
-        ],
-    }
-    context().output.result(document, lambda: _show_findings(located, counts, catalogue))
-    return Exit.UNPROVEN if counts["error"] else Exit.OK
-
-
-def _show_findings(located: list[Located], counts: dict[str, int], catalogue: Catalogue) -> None:
-    out = context().output
-    styles = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "dim"}
-    for item in located:
-        severity = item.finding.severity
-        out.say(
-            "{place}: {severity}: {fact}",
-            place=f"{item.file}:{item.position.line}",
-            severity=severity,
-            fact=item.finding.fact,
-            style=styles[severity],
-        )
-        out.say("    {todo}", todo=item.finding.todo)
-    columns = sum(len(table.columns) for table in catalogue.roots)
-    sentence = "{tables} tables, {columns} columns: {errors} errors, {warnings} warnings."
-    out.say(sentence, tables=len(catalogue.roots), columns=columns, errors=counts["error"], warnings=counts["warning"])
-
-
-@app.command
 def show(
     database: Database = None,
     *,
@@ -193,9 +92,9 @@ def show(
     map_file: MapFile = None,
 ) -> None:
     """Show the way from a person to every table, and what an erasure does there."""
-    place = _place(database, url, map_file)
-    rules = _load(place.map).database(place.name)
-    catalogue, _ = _read(place)
+    place = place_of(database, url, map_file)
+    rules = load_map(place.map).database(place.name)
+    catalogue, _ = read_database(place)
     graph = require(place.name, rules, catalogue)
     shown = [outline(graph, kind, anonymising=anonymise) for kind in ([subject] if subject else graph.subjects)]
     files: list[Path] = []
@@ -249,7 +148,7 @@ def export(database: Database = None, *, map_file: MapFile = None, output: Targe
     else:
         settings = context().settings.database(database) if database else context().settings.only_database()
         name, path = settings.name, map_file or settings.map
-    text, losses = fides.to_fides(name, _load(path).database(name))
+    text, losses = fides.to_fides(name, load_map(path).database(name))
     _say_losses(losses)
     _deliver(text, output, {"database": name, "losses": losses})
 

@@ -40,6 +40,8 @@ STATUS: dict[str, Exit] = {
     "datamap-unreadable": Exit.USAGE,
     "datamap-invalid": Exit.USAGE,
     "fides-invalid": Exit.USAGE,
+    "datamap-reference": Exit.USAGE,
+    "datamap-snapshot": Exit.USAGE,
     "canary-rule": Exit.USAGE,
     "register-invalid": Exit.USAGE,
     "controller-unknown": Exit.USAGE,

@@ -50,6 +50,7 @@ def test_names_are_taken_apart(name: str, category: str | None) -> None:
     assert (reading.category if reading else None) == category
 
 
+@settings(max_examples=50)
 @given(st.text(alphabet=string.ascii_letters + string.digits + "_-äöüß", max_size=40))
 def test_every_name_can_be_read(name: str) -> None:
     """No name breaks the reader, taking apart loses no letter but linking ones, and reading twice gives the same."""
@@ -115,6 +116,7 @@ def test_every_value_can_be_judged(value: str) -> None:
     assert kinds(value) <= set(Kind)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.dictionaries(st.text(max_size=12), st.one_of(st.text(max_size=12), st.integers(), st.none()), max_size=6), max_size=30))
 def test_only_identifiers_become_paths(documents: list[dict[str, object]]) -> None:
     """A path holds identifiers only, so an address, a number or a word with blanks in a key is never told; leaving one out is remembered."""

@@ -60,16 +60,18 @@ class Sampled:
     unseen: tuple[int, ...] = ()
 
 
-def sample(session: Session, catalogue: Catalogue) -> Sampled:
+def sample(session: Session, catalogue: Catalogue, *, documents_only: bool = False) -> Sampled:
     """Look at every table.
 
     Args:
         session: an open session; each look is a read-only transaction.
         catalogue: the tables.
+        documents_only: look at JSON columns only, for their paths.
     """
+    wanted = JSON if documents_only else TEXT | JSON | ARRAYS | {"date"}
     looks, unseen = {}, []
     for table in catalogue.roots:
-        found = look(session, table, catalogue.leaves(table.oid))
+        found = look(session, table, catalogue.leaves(table.oid), wanted)
         if found is None:
             unseen.append(table.oid)
         else:
@@ -77,9 +79,9 @@ def sample(session: Session, catalogue: Catalogue) -> Sampled:
     return Sampled(looks, tuple(unseen))
 
 
-def look(session: Session, table: Table, leaves: Iterable[Table]) -> dict[str, Look] | None:
+def look(session: Session, table: Table, leaves: Iterable[Table], wanted: frozenset[str]) -> dict[str, Look] | None:
     """Return the looks at the columns of a table; None where it could not be read (no privilege, too slow, foreign)."""
-    columns = [column for column in table.columns if _readable(column)]
+    columns = [column for column in table.columns if column.base_type in wanted]
     if not columns:
         return {}
     if table.kind == "f":
@@ -96,10 +98,6 @@ def look(session: Session, table: Table, leaves: Iterable[Table]) -> dict[str, L
     except DatabaseError:
         return None
     return {column.name: _judge(column, [row[index] for row in rows]) for index, column in enumerate(columns)}
-
-
-def _readable(column: Column) -> bool:
-    return column.base_type in TEXT | JSON | ARRAYS or column.base_type == "date"
 
 
 def _value(column: Column) -> Composed:
