@@ -26,7 +26,7 @@ class Inventory:
         self.unruly = False
         self._seen: dict[str, int] = {}
         self._texts: dict[str, list[str]] = {}
-        self._levels: dict[str, set[str]] = {}
+        self._levels: dict[str, dict[str, bool]] = {}  # by path its keys, and whether each may be named
 
     def add(self, document: Any) -> None:
         """Take one document in."""
@@ -47,11 +47,11 @@ class Inventory:
             self._leaf(path, value, counted)
 
     def _named(self, path: str, key: str) -> bool:
-        level = self._levels.setdefault(path, set())
-        level.add(key)
-        good = bool(_IDENTIFIER.fullmatch(key)) and not _NUMBERED.search(key) and not is_first(key) and len(level) <= _KEYS
-        self.unruly = self.unruly or not good
-        return good
+        level = self._levels.setdefault(path, {})
+        if key not in level:
+            level[key] = bool(_IDENTIFIER.fullmatch(key)) and not _NUMBERED.search(key) and not is_first(key) and len(level) < _KEYS
+            self.unruly = self.unruly or not level[key]
+        return level[key]
 
     def _leaf(self, path: str, value: Any, counted: set[str]) -> None:
         if path not in counted:

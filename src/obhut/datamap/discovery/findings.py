@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -43,13 +44,16 @@ class Discovery:
         return {name: verdict.category for name, verdict in self.verdicts[oid].items() if verdict.category and verdict.sure}
 
 
-def discover(catalogue: Catalogue, sampled: Sampled | None = None, surroundings: Surroundings | None = None) -> Discovery:
+def discover(
+    catalogue: Catalogue, sampled: Sampled | None = None, surroundings: Surroundings | None = None, *, only: Collection[str] | None = None
+) -> Discovery:
     """Judge every column of every topmost table that is no key. Pure.
 
     Args:
         catalogue: the tables.
         sampled: what their values look like; without it names, types, comments and keys decide alone.
         surroundings: CHECK constraints.
+        only: full names of the tables to judge; default: all. What the others are still counts.
     """
     sampled, around = sampled or Sampled(), surroundings or Surroundings()
     roles = standings(catalogue)
@@ -57,6 +61,8 @@ def discover(catalogue: Catalogue, sampled: Sampled | None = None, surroundings:
     verdicts: dict[int, dict[str, Verdict]] = {}
     documents: dict[int, dict[str, Document]] = {}
     for table in catalogue.roots:
+        if only is not None and table.full_name not in only:
+            continue
         looks = sampled.looks.get(table.oid, {})
         called = tuple(column.name for column in table.columns)
         listed = {name for _, name, expression in around.checks.get(table.oid, ()) if any(mark in expression for mark in _LISTED)}

@@ -86,6 +86,9 @@ def look(session: Session, table: Table, leaves: Iterable[Table], wanted: frozen
         return {}
     if table.kind == "f":
         return None
+    leaves = list(leaves)
+    if not sum(leaf.heap_bytes for leaf in leaves):
+        return {column.name: Look() for column in columns}
     query = SQL("SELECT {columns} FROM {source} LIMIT {limit}").format(
         columns=SQL(", ").join(_value(column) for column in columns),
         source=_source(table, sum(leaf.pages for leaf in leaves)),

@@ -45,18 +45,20 @@ def review(database: str, changes: Iterable[Change], accepted: Accepted, after: 
         after: the state that was compared, the newer one.
         catalogue: the live one, for better proposals; without it the state's names and types have to do.
     """
-    reviewer = _Reviewer(database, accepted, after, catalogue)
-    return [reviewer.finding(change) for change in changes]
+    listed = list(changes)
+    reviewer = _Reviewer(database, accepted, after, catalogue, {change.table for change in listed})
+    return [reviewer.finding(change) for change in listed]
 
 
 class _Reviewer:
-    def __init__(self, database: str, accepted: Accepted, after: SchemaState, catalogue: Catalogue | None) -> None:
+    def __init__(self, database: str, accepted: Accepted, after: SchemaState, catalogue: Catalogue | None, changed: set[str]) -> None:
         self.database = database
         self.tables = accepted.rules.tables
         self.rules = accepted.rules
         self.snapshot = accepted.snapshot
         self.after = after
         self._catalogue = catalogue
+        self._changed = changed
         self._discovery: Discovery | None = None
         self._say: dict[Kind, Callable[[Change], Finding]] = {
             Kind.TABLE_NEW: self._table_new,
@@ -188,7 +190,7 @@ class _Reviewer:
         """Return by column the rule to write, None where it seems harmless, ``?`` where a person has to look."""
         if self._discovery is None:
             self._catalogue = self._catalogue or as_catalogue(self.after)
-            self._discovery = discover(self._catalogue)
+            self._discovery = discover(self._catalogue, only=self._changed)
         found = self._catalogue.find(table) if self._catalogue else None
         if found is None:
             return {}
