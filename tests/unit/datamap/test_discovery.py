@@ -14,7 +14,7 @@ from obhut.datamap.discovery import names
 from obhut.datamap.discovery.documents import Inventory
 from obhut.datamap.discovery.findings import discover
 from obhut.datamap.discovery.lexicon import fold, merged
-from obhut.datamap.discovery.looking import Sampled, judged
+from obhut.datamap.discovery.looking import Sampled, contained, judged, sketched
 from obhut.datamap.discovery.roles import Role, standings
 from obhut.datamap.discovery.values import Kind, kinds
 from obhut.datamap.discovery.weighing import SURE
@@ -185,6 +185,30 @@ def test_values_beat_names() -> None:
     look = judged([f"a{n}@example.invalid" for n in range(50)])
     verdict = discover(made, Sampled({1: {"farbe": look}})).verdicts[1]["farbe"]
     assert (verdict.category, verdict.reasons) == ("user.contact.email", ("100% of 50 sampled values are e-mail addresses",))
+
+
+def test_a_copy_of_an_identifier_is_found_under_any_name() -> None:
+    """A column that has the values of a known personal one gets its category as a question; one that shares a few does not."""
+    made = (
+        Schema().table("person", column("id"), column("kundennummer", "text")).table("lager", column("id"), column("x", "text")).catalogue
+    )
+    key, numbers = b"k" * 32, [f"K-{n}" for n in range(5000)]
+    looks = {1: {"kundennummer": judged(numbers, key)}, 2: {"x": judged([f" k-{n}" for n in range(4000, 4200)], key)}}
+    found = discover(made, Sampled(looks)).verdicts[2]["x"]
+    assert (found.category, found.sure) == ("user.unique_id", False)
+    assert found.reasons == ("100% of its values stand in public.person.kundennummer, too",)
+    looks[2]["x"] = judged([f"K-{n}" for n in range(4990, 5100)], key)
+    assert discover(made, Sampled(looks)).verdicts[2]["x"].category is None
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 4000), st.integers(1, 4000), st.binary(min_size=16, max_size=32))
+def test_sketches_estimate_what_is_contained(shared: int, own: int, key: bytes) -> None:
+    """From at most 1,024 digests a column the share of common values is estimated within a tenth; another key has nothing in common."""
+    outer = [f"v{n}" for n in range(4000)]
+    inner = [f"v{n}" for n in range(shared)] + [f"w{n}" for n in range(own)]
+    assert abs(contained(sketched(inner, key), sketched(outer, key)) - shared / (shared + own)) < 0.12
+    assert not sketched(inner, key) & sketched(inner, key + b"x"[: 64 - len(key)])
 
 
 def test_a_confident_guess_asks_nothing_and_a_weak_one_asks() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from obhut.datamap.discovery import names
-from obhut.datamap.discovery.looking import Look, Sampled
+from obhut.datamap.discovery.looking import Look, Sampled, contained
 from obhut.datamap.discovery.roles import Role, Standing, standings
 from obhut.datamap.discovery.weighing import PERSONAL, SURE, Verdict, weigh
 from obhut.datamap.surroundings import Surroundings
@@ -15,6 +15,10 @@ from obhut.postgres.catalogue import Catalogue, Column, Table
 
 _LISTED: Final = ("= ANY (ARRAY[", "= ANY ((ARRAY[")
 _SHOWN: Final = 4  # JSON paths that a reason names
+_KEY: Final = ("it is a key",)
+_ENOUGH: Final = 20  # different values that make a match no accident
+_MOST: Final = 0.5
+_COPY: Final = 0.75  # confidence in a column that holds the values of another
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def discover(
         for column in table.columns:
             look, bare = looks.get(column.name), names.bare(column.name, called)
             if column.name in keys[table.oid]:
-                verdict = Verdict(None, 0.9, ("it is a key",))
+                verdict = Verdict(None, 0.9, _KEY)
             elif look is not None and look.paths:
                 document = _document(table, column, roles[table.oid], look)
                 documents[table.oid][column.name] = document
@@ -80,7 +84,26 @@ def discover(
             if column.name in listed and verdict.confidence < SURE:
                 verdict = Verdict(None, SURE, ("a CHECK constraint lists its values",))
             verdicts[table.oid][column.name] = verdict
+    _share(catalogue, sampled, verdicts)
     return Discovery(roles, verdicts, documents, sampled.unseen)
+
+
+def _share(catalogue: Catalogue, sampled: Sampled, verdicts: dict[int, dict[str, Verdict]]) -> None:
+    """Give a column that nothing speaks for the category of one whose values it has: a copy of an address under another name."""
+    known = [
+        (sampled.looks[oid][name].sketch, verdict.category, f"{catalogue.tables[oid].full_name}.{name}")
+        for oid, found in verdicts.items()
+        for name, verdict in found.items()
+        if verdict.category and verdict.sure and name in sampled.looks.get(oid, {}) and sampled.looks[oid][name].distinct >= _ENOUGH
+    ]
+    for oid, found in verdicts.items():
+        for name, verdict in found.items():
+            look = sampled.looks.get(oid, {}).get(name)
+            if look is None or verdict.category or verdict.reasons == _KEY or look.distinct < _ENOUGH:
+                continue
+            best = max(((contained(look.sketch, sketch), category, place) for sketch, category, place in known), default=(0.0, "", ""))
+            if best[0] >= _MOST:
+                found[name] = Verdict(best[1], _COPY, (f"{best[0]:.0%} of its values stand in {best[2]}, too",))
 
 
 def _key_columns(catalogue: Catalogue) -> dict[int, set[str]]:

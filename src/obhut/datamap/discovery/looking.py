@@ -6,7 +6,10 @@ JSON paths that many documents share, ever leave this module.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,6 +25,7 @@ ROWS: Final = 3_000  # shows a share of 0.1 % with 95 % confidence
 _LENGTH: Final = 400  # characters of a text
 _DOCUMENT: Final = 16_384  # bytes of a JSON document or array; larger ones are left out
 _TIMEOUT: Final = "5s"
+_SKETCH: Final = 1_024  # digests of a column
 TEXT: Final = frozenset({"text", "character varying", "character", "citext"})
 JSON: Final = frozenset({"json", "jsonb"})
 ARRAYS: Final = frozenset(f"{base}[]" for base in TEXT)
@@ -38,6 +42,7 @@ class Look:
         years: birth years that a date column could hold, and how many different ones.
         paths: JSON paths with a look of their own.
         unruly: whether a document has so many different keys that keys themselves may be values.
+        sketch: keyed digests of some values, to see which columns share them; says nothing without the key, which nobody keeps.
     """
 
     filled: int = 0
@@ -46,6 +51,7 @@ class Look:
     years: tuple[int, int] = (0, 0)
     paths: dict[str, Look] = field(default_factory=dict)
     unruly: bool = False
+    sketch: frozenset[bytes] = field(default=frozenset(), repr=False)
 
     def share(self, kind: Kind) -> float:
         """Return the share of the filled values that can be of a kind."""
@@ -69,9 +75,9 @@ def sample(session: Session, catalogue: Catalogue, *, documents_only: bool = Fal
         documents_only: look at JSON columns only, for their paths.
     """
     wanted = JSON if documents_only else TEXT | JSON | ARRAYS | {"date"}
-    looks, unseen = {}, []
+    looks, unseen, key = {}, [], secrets.token_bytes(32)
     for table in catalogue.roots:
-        found = look(session, table, catalogue.leaves(table.oid), wanted)
+        found = look(session, table, catalogue.leaves(table.oid), wanted, key)
         if found is None:
             unseen.append(table.oid)
         else:
@@ -79,7 +85,7 @@ def sample(session: Session, catalogue: Catalogue, *, documents_only: bool = Fal
     return Sampled(looks, tuple(unseen))
 
 
-def look(session: Session, table: Table, leaves: Iterable[Table], wanted: frozenset[str]) -> dict[str, Look] | None:
+def look(session: Session, table: Table, leaves: Iterable[Table], wanted: frozenset[str], key: bytes) -> dict[str, Look] | None:
     """Return the looks at the columns of a table; None where it could not be read (no privilege, too slow, foreign)."""
     columns = [column for column in table.columns if column.base_type in wanted]
     if not columns:
@@ -100,7 +106,7 @@ def look(session: Session, table: Table, leaves: Iterable[Table], wanted: frozen
             rows = list(session.rows(query))
     except DatabaseError:
         return None
-    return {column.name: _judge(column, [row[index] for row in rows]) for index, column in enumerate(columns)}
+    return {column.name: _judge(column, [row[index] for row in rows], key) for index, column in enumerate(columns)}
 
 
 def _value(column: Column) -> Composed:
@@ -121,20 +127,20 @@ def _source(table: Table, pages: int) -> Composed:
     return SQL("{} TABLESAMPLE SYSTEM ({})").format(table.relation, Literal(wanted))
 
 
-def _judge(column: Column, values: list[Any]) -> Look:
+def _judge(column: Column, values: list[Any], key: bytes) -> Look:
     filled = [value for value in values if value not in (None, "")]
     if column.base_type == "date":
         return Look(len(filled), len(set(filled)), years=(sum(1 for year in filled if 1900 <= year <= _YOUNGEST), len(set(filled))))
     if column.base_type in TEXT:
-        return judged(filled)
-    return _documents([json.loads(value) for value in filled])
+        return judged(filled, key)
+    return _documents([json.loads(value) for value in filled], key)
 
 
 _YOUNGEST: Final = 2012
 
 
-def judged(values: list[str]) -> Look:
-    """Return the look at texts; each different one is judged once."""
+def judged(values: list[str], key: bytes | None = None) -> Look:
+    """Return the look at texts; each different one is judged once. With a key their sketch is made, too."""
     counted: dict[str, int] = {}
     for value in values:
         counted[value] = counted.get(value, 0) + 1
@@ -142,15 +148,30 @@ def judged(values: list[str]) -> Look:
     for value, count in counted.items():
         for kind in kinds(value):
             hits[kind] = hits.get(kind, 0) + count
-    return Look(len(values), len(counted), hits)
+    return Look(len(values), len(counted), hits, sketch=sketched(counted, key) if key else frozenset())
 
 
-def _documents(documents: list[Any]) -> Look:
+def sketched(values: Iterable[str], key: bytes) -> frozenset[bytes]:
+    """Return the smallest keyed digests of values, case and outer blanks aside: of any two columns they are comparable samples."""
+    digests = {hashlib.blake2b(value.strip().casefold().encode(), digest_size=8, key=key).digest() for value in values}
+    return frozenset(heapq.nsmallest(_SKETCH, digests))
+
+
+def contained(inner: frozenset[bytes], outer: frozenset[bytes]) -> float:
+    """Return about which share of one column's values the other has, from their sketches."""
+    # Below the larger end of the shorter range both sketches are complete; a sketch that is not full has no end.
+    ends = [max(sketch) for sketch in (inner, outer) if len(sketch) >= _SKETCH]
+    end = min(ends, default=b"\xff" * 9)
+    compared = {digest for digest in inner if digest <= end}
+    return len(compared & outer) / len(compared) if compared else 0.0
+
+
+def _documents(documents: list[Any], key: bytes) -> Look:
     inventory = Inventory()
     for document in documents:
         inventory.add(document)
     texts = inventory.texts()
     if set(texts) == {"$[*]"}:
-        return judged(texts["$[*]"])  # an array of texts: its elements are the values
+        return judged(texts["$[*]"], key)  # an array of texts: its elements are the values
     paths = {path: judged(found) for path, found in texts.items()}
     return Look(len(documents), 0, paths=paths, unruly=inventory.unruly)
