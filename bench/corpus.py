@@ -10,8 +10,8 @@ from typing import Final
 from obhut.postgres.catalogue import Action, Catalogue, Column, ForeignKey, Key, Table
 
 FOLDER: Final = Path(__file__).parent / "corpus"
-ONCE_HELD_OUT: Final = ("documenso", "jverein", "sharetribe", "studip")
-HELD_OUT: Final = ("admidio", "osem")
+ONCE_HELD_OUT: Final = ("admidio", "documenso", "jverein", "osem", "sharetribe", "studip")
+HELD_OUT: Final = ("diaspora", "syntax")
 _CATEGORY: Final = {
     "integer": "N", "bigint": "N", "smallint": "N", "numeric": "N", "real": "N", "double precision": "N", "boolean": "B", "text": "S",
     "character varying": "S", "character": "S", "date": "D", "timestamp without time zone": "D", "timestamp with time zone": "D",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -30,6 +30,7 @@ class Standing:
     bank: bool = False
     catalogue: bool = False
     address: bool = False  # several columns make up an address
+    prose: bool = False  # the schema writes short texts as character varying, so that text means long ones
 
 
 # Two of these families make a row a person, whatever the table is called.
@@ -48,7 +49,13 @@ def standings(catalogue: Catalogue) -> dict[int, Standing]:
     people = {table.oid for table in tables if _is_people(table)}
     belonging = {table.oid for table in tables if _speaks_of_somebody(table)}
     reached = _reached(tables, _owners(catalogue, tables), people, belonging)
-    return {table.oid: _standing(table, table.oid in people, reached) for table in tables}
+    prose = _tells_texts_apart(tables)
+    return {table.oid: replace(_standing(table, table.oid in people, reached), prose=prose) for table in tables}
+
+
+def _tells_texts_apart(tables: Iterable[Table]) -> bool:
+    types = [column.base_type for table in tables for column in table.columns]
+    return types.count("character varying") > types.count("text")
 
 
 def _standing(table: Table, is_people: bool, reached: set[int]) -> Standing:  # noqa: FBT001 - one of three facts

@@ -160,10 +160,20 @@ def _name_signals(table: Table, column: Column, bare: str, standing: Standing) -
         yield Signal(category, weight, f"its name says {reading.words}")
     elif reading is None and _clinical(column, bare, standing):
         yield Signal("user.health_and_medical", 0.65, f"{table.name} is about health")
+    elif reading is None and column.base_type in TEXT and not names.harmless(bare):
+        yield from _unread(column, bare, standing)
     for word in dict.fromkeys(names.words(column.comment or "")):
         said = names.read(word)
         if said is not None and said.strong:
             yield Signal(said.category, 0.6, f"its comment says {said.words}")
+
+
+def _unread(column: Column, bare: str, standing: Standing) -> Iterable[Signal]:
+    """What a text can be whose name is in no list: a person by what people are called, or something long that somebody wrote."""
+    if {"person", "figure"} & names.about(names.words(bare)[-1] if names.words(bare) else ""):
+        yield Signal("user.name", 0.6 if standing.role is not Role.THING else 0.45, "its name is a word for people")
+    elif column.base_type == "text" and standing.prose and standing.role is not Role.THING and not standing.catalogue:
+        yield Signal("user.content", 0.55, "a long text in rows of people")
 
 
 def _code(column: Column) -> bool:
