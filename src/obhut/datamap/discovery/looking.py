@@ -26,6 +26,7 @@ _LENGTH: Final = 400  # characters of a text
 _DOCUMENT: Final = 16_384  # bytes of a JSON document or array; larger ones are left out
 _TIMEOUT: Final = "5s"
 _SKETCH: Final = 1_024  # digests of a column
+_COMPARED: Final = 16  # fewer say nothing about a share
 TEXT: Final = frozenset({"text", "character varying", "character", "citext"})
 JSON: Final = frozenset({"json", "jsonb"})
 ARRAYS: Final = frozenset(f"{base}[]" for base in TEXT)
@@ -158,12 +159,12 @@ def sketched(values: Iterable[str], key: bytes) -> frozenset[bytes]:
 
 
 def contained(inner: frozenset[bytes], outer: frozenset[bytes]) -> float:
-    """Return about which share of one column's values the other has, from their sketches."""
+    """Return about which share of one column's values the other has, from their sketches; nothing where too few can be compared."""
     # Below the larger end of the shorter range both sketches are complete; a sketch that is not full has no end.
     ends = [max(sketch) for sketch in (inner, outer) if len(sketch) >= _SKETCH]
     end = min(ends, default=b"\xff" * 9)
     compared = {digest for digest in inner if digest <= end}
-    return len(compared & outer) / len(compared) if compared else 0.0
+    return len(compared & outer) / len(compared) if len(compared) >= _COMPARED else 0.0
 
 
 def _documents(documents: list[Any], key: bytes) -> Look:
