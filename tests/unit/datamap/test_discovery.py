@@ -50,7 +50,7 @@ def test_names_are_taken_apart(name: str, category: str | None) -> None:
     assert (reading.category if reading else None) == category
 
 
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 @given(st.text(alphabet=string.ascii_letters + string.digits + "_-äöüß", max_size=40))
 def test_every_name_can_be_read(name: str) -> None:
     """No name breaks the reader, taking apart loses no letter but linking ones, and reading twice gives the same."""
@@ -109,14 +109,14 @@ def test_near_misses_are_not(value: str) -> None:
     assert kinds(value) == set()
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(st.text(max_size=120))
 def test_every_value_can_be_judged(value: str) -> None:
     """No text breaks a detector."""
     assert kinds(value) <= set(Kind)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.dictionaries(st.text(max_size=12), st.one_of(st.text(max_size=12), st.integers(), st.none()), max_size=6), max_size=30))
 def test_only_identifiers_become_paths(documents: list[dict[str, object]]) -> None:
     """A path holds identifiers only, so an address, a number or a word with blanks in a key is never told; leaving one out is remembered."""
@@ -201,7 +201,7 @@ def test_a_copy_of_an_identifier_is_found_under_any_name() -> None:
     assert discover(made, Sampled(looks)).verdicts[2]["x"].category is None
 
 
-@settings(max_examples=20, derandomize=True)
+@settings(deadline=None, max_examples=20, derandomize=True)
 @given(st.integers(0, 4000), st.integers(1, 4000))
 def test_sketches_estimate_what_is_contained(shared: int, own: int) -> None:
     """From at most 1,024 digests a column the share of common values is estimated as well as a draw of that size can."""

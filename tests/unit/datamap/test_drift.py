@@ -83,7 +83,7 @@ def test_each_kind_of_change_is_told_apart(before: SchemaState, after: SchemaSta
     assert compare(before, after) == changes
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(STATES)
 def test_a_schema_does_not_differ_from_itself(one: SchemaState) -> None:
     """Nothing is found where nothing changed, also through the stored form, which is the same text each time."""
@@ -93,7 +93,7 @@ def test_a_schema_does_not_differ_from_itself(one: SchemaState) -> None:
     assert snapshot.written("d", snapshot.read(text, "d", "file")) == text
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(STATES, STATES)
 def test_no_change_is_overlooked_or_told_twice(before: SchemaState, after: SchemaState) -> None:
     """Whatever is in one state only is told exactly once, as new, gone or renamed."""
