@@ -16,6 +16,7 @@ from obhut.erasure.erase import Eraser, Outcome
 from obhut.erasure.finish import finish, sweep_kept
 from obhut.erasure.plan import ErasurePlan
 from obhut.postgres.control import open_control
+from obhut.retention.guard import guarding
 
 app = App(name="erase")
 
@@ -69,13 +70,20 @@ def erase(
 
 def _background(database: str, *, recorded: bool, kept: bool) -> None:
     here = context()
-    finished = finish(here.settings, database, here.clock) if recorded else []
+    finished = _finish(database) if recorded else []
     rows = sweep_kept(here.settings, database, here.clock) if kept else 0
     people = sum(len(outcome.tombstones) for outcome in finished)
     here.output.result(
         {"finished": people, "kept_rows_erased": rows},
         lambda: here.output.pairs({"interrupted erasures finished": people, "kept rows erased": rows}),
     )
+
+
+def _finish(database: str) -> list[Outcome]:
+    """Finish what is recorded; whoever was taken for inactivity and is active again is spared."""
+    here = context()
+    with guarding(here.settings, database, here.clock) as guard:
+        return finish(here.settings, database, here.clock, guard=guard)
 
 
 def _keys(given: tuple[str, ...], source: Path | None) -> list[tuple[str, ...]]:

@@ -49,6 +49,9 @@ STATUS: dict[str, Exit] = {
     "instruction-unknown": Exit.USAGE,
     "run-unknown": Exit.USAGE,
     "tombstone-missing": Exit.USAGE,
+    "retention-rule-invalid": Exit.USAGE,
+    "retention-rule-unknown": Exit.USAGE,
+    "retention-hold-invalid": Exit.USAGE,
     "restore-target-invalid": Exit.USAGE,
     # a safeguard said no
     "settings-exist": Exit.REFUSED,
@@ -71,6 +74,7 @@ STATUS: dict[str, Exit] = {
     "backup-clocks-disagree": Exit.REFUSED,
     "backup-server-unsuitable": Exit.REFUSED,
     "restore-refused": Exit.REFUSED,
+    "retention-refused": Exit.REFUSED,
     "restore-state": Exit.REFUSED,
     "restore-target-not-empty": Exit.REFUSED,
     "demo-folder-foreign": Exit.REFUSED,
@@ -97,6 +101,7 @@ STATUS: dict[str, Exit] = {
     "demo-failed": Exit.UNPROVEN,
     # begun, journalled, to be resumed
     "restore-stream-failed": Exit.PARTIAL,
+    "retention-notice-failed": Exit.PARTIAL,
     "interrupted": Exit.INTERRUPTED,
 }
 

@@ -39,6 +39,7 @@ NOUNS: dict[str, str] = {
     "instructions": "Keep the documented instructions that permit what is done with personal data.",
     "erase": "Erase or anonymise people: plan, tombstone, execute, verify.",
     "erasures": "Look after the erasure list: verify, lift, resolve, recover.",
+    "retention": "Anonymise people who have been inactive for too long: rules, notices, holds.",
     "backup": "Back up continuously, keep the restorable window, let nothing grow too old.",
     "restore": "Restore through the filter and prove that erased people stay erased.",
     "runs": "Look at journalled runs and their steps.",

@@ -163,13 +163,18 @@ def _whole_map(rules: DatabaseMap) -> list[Loss]:
     losses = [Loss("controller", f"the table of controllers {rules.controller.table}")]
     for kind, subject in rules.subjects.items():
         losses.append(Loss(f"subjects {kind}", "the way to the controller (the tenant column)"))
-        for word, value in (("incarnation", subject.incarnation), ("created", subject.created), ("activity", subject.activity)):
+        for word, value in (("incarnation", subject.incarnation), ("created", subject.created)):
             if value:
                 losses.append(Loss(f"subjects {kind}", f"{word}: {value if isinstance(value, str) else ', '.join(value)}"))
+        if subject.activity:
+            named = (item if isinstance(item, str) else item.table or "an expression" for item in subject.activity)
+            losses.append(Loss(f"subjects {kind}", f"activity: {', '.join(named)}"))
+        losses += [Loss(f"subjects {kind}", "notice")] if subject.notice else []
     if rules.canary:
         losses.append(Loss("canary", "the synthetic person"))
     for name, rule in rules.tables.items():
         losses += [Loss(name, "shared_by")] if rule.shared_by else []
+        losses += [Loss(name, f"retain for {rule.retain.period}")] if rule.retain else []
         losses += [Loss(name, f"when_anonymised: {rule.when_anonymised.verb}")] if rule.when_anonymised else []
     return losses
 

@@ -14,7 +14,18 @@ from enum import StrEnum
 from typing import Any
 
 from obhut.datamap.findings import DataMapError, Finding, Severity
-from obhut.datamap.models import Anonymisation, ControllerRule, DatabaseMap, LinkRule, SubjectRule, TableRule, Treatment, Verb
+from obhut.datamap.models import (
+    ActivityRule,
+    Anonymisation,
+    ControllerRule,
+    DatabaseMap,
+    LinkRule,
+    NoticeRule,
+    SubjectRule,
+    TableRule,
+    Treatment,
+    Verb,
+)
 from obhut.postgres.catalogue import Action, Catalogue, ForeignKey, Table
 
 _SEGMENT = re.compile(r"\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\.\"(?P<quoted>[^\"]+)\"|(?P<star>\[\*\])")
@@ -87,7 +98,8 @@ class Subject:
     incarnation: tuple[str, ...]
     created: str | None
     identifiers: tuple[str, ...]
-    activity: tuple[str, ...]
+    activity: tuple[str | ActivityRule, ...]
+    notice: NoticeRule | None
     erase: Treatment
     when_anonymised: Treatment | None
 
@@ -316,7 +328,9 @@ class _Resolver:
         if not key:
             self.fail("key-missing", where, f"{table.full_name} has no primary key", "Name the key columns: key: [id].")
             return None
-        named = (*key, *rule.incarnation, *rule.identifiers, *rule.activity, *((rule.created,) if rule.created else ()))
+        moments = [name for name in (rule.created, *rule.activity) if isinstance(name, str)]
+        told = [name for name in (rule.notice.address, rule.notice.language) if name] if rule.notice else []
+        named = (*key, *rule.incarnation, *rule.identifiers, *moments, *told)
         if not self._has(table, named, where):
             return None
         own = self.rules.tables.get(rule.table)
@@ -338,6 +352,7 @@ class _Resolver:
             created=rule.created,
             identifiers=rule.identifiers,
             activity=rule.activity,
+            notice=rule.notice,
             erase=own.erase,
             when_anonymised=own.when_anonymised or _default_when_anonymised(own.erase),
         )

@@ -176,7 +176,44 @@ class TableRule(_Model):
     shared_by: tuple[SharedBy, ...] = ()
     erase: Treatment | None = None
     when_anonymised: Treatment | None = None
+    retain: Annotated[RetainRule | None, Field(description="rows go by themselves, so long after an event")] = None
     note: Annotated[str | None, Field(max_length=500)] = None
+
+
+class ActivityRule(_Model):
+    """What counts as activity beside columns of the person's own row: rows of another table, or an expression."""
+
+    table: Annotated[TableName | None, Field(description="table whose rows count; a link of the map leads from it to the person")] = None
+    column: Annotated[str | None, Field(description="its column with the moment")] = None
+    sql: Annotated[str | None, Field(max_length=2000, description="SQL that gives a moment; s is the person's row")] = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.table is None) != (self.column is None) or (self.table is None) == (self.sql is None):
+            raise ValueError("activity is a column, {table: …, column: …} or {sql: …}")
+        return self
+
+
+class NoticeRule(_Model):
+    """Where the person is told before being anonymised; read at the moment of sending and kept nowhere."""
+
+    address: Annotated[str, Field(description="column with the e-mail address")]
+    language: Annotated[str | None, Field(description="column with the language, such as de-AT")] = None
+
+
+class RetainRule(_Model):
+    """Rows that go by themselves, so long after an event, whoever they are about."""
+
+    period: Annotated[Duration, Field(alias="for", description="how long after the event")]
+    after: Annotated[str, Field(description="column with the moment of the event")]
+    then: Annotated[Verb, Field(description="delete or anonymise")] = Verb.DELETE
+    ground: Annotated[str | None, Field(max_length=200, description="why so long, for the deletion concept")] = None
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.then not in {Verb.DELETE, Verb.ANONYMISE}:
+            raise ValueError("after the period only delete or anonymise can come")
+        return self
 
 
 class SubjectRule(_Model):
@@ -194,7 +231,10 @@ class SubjectRule(_Model):
     ] = None
     created: Annotated[str | None, Field(description="column with the moment of registration")] = None
     identifiers: Annotated[tuple[str, ...], Field(description="columns whose values leak checks look for")] = ()
-    activity: Annotated[tuple[str, ...], Field(description="columns that count as activity")] = ()
+    activity: Annotated[
+        tuple[str | ActivityRule, ...], Field(description="what counts as activity: columns, rows of other tables, expressions")
+    ] = ()
+    notice: Annotated[NoticeRule | None, Field(description="where the person is told before being anonymised")] = None
 
 
 class CanaryRow(_Model):

@@ -202,18 +202,18 @@ class Eraser:
         wanted = list(dict.fromkeys(tuple(key) for key in keys))
         graph = self.checked()
         asked = permitted or (Permitted.ERASE if action is Action.ERASE else Permitted.ANONYMISE)
-        together = self._together(kind, wanted, action, lambda people: self._permit(kind, people, asked, actor, clock, run), clock)
+        together = self._together(kind, wanted, action, lambda people: self.permit(kind, people, asked, actor, clock, run), clock)
         if together is not None:
             tombstones, executed = together
-            executed, verification = self._look_again(tombstones, executed, clock)
+            executed, verification = self.look_again(tombstones, executed, clock)
             return self.conclude(run, kind, action, tombstones, executed, verification, clock, already=0)
         self._keep_plans(alike=False)
         people = lookup(self.session, graph, kind, wanted, self.mac_key)
         pending = self._without_row(kind, wanted, people, allow_missing=allow_missing)
-        permissions = self._permit(kind, people, asked, actor, clock, run)
+        permissions = self.permit(kind, people, asked, actor, clock, run)
         reach("erase.permitted")
-        new = self._tombstones(kind, action, people, permissions)
-        self._archive_map()
+        new = self.tombstones_of(kind, action, people, permissions)
+        self.archive_map()
         tombstones = ledger.record(new, clock) if new else []
         reach("erase.recorded")
         open_ones = [*tombstones, *pending.recorded]
@@ -222,7 +222,8 @@ class Eraser:
         executed, verification = self.carry_out(open_ones, clock)
         return self.conclude(run, kind, action, open_ones, executed, verification, clock, already=pending.effective)
 
-    def _tombstones(self, kind: str, action: Action, people: Sequence[Person], permissions: Sequence[Permission]) -> list[NewTombstone]:
+    def tombstones_of(self, kind: str, action: Action, people: Sequence[Person], permissions: Sequence[Permission]) -> list[NewTombstone]:
+        """Return the tombstones that are to be recorded for people, each under its own permission."""
         return [
             NewTombstone(
                 database=self.database,
@@ -255,9 +256,9 @@ class Eraser:
                 people = lookup(self.session, self.graph, kind, keys, self.mac_key)
                 if len(people) < len(keys):
                     return None
-                new = self._tombstones(kind, action, people, permit(people))
+                new = self.tombstones_of(kind, action, people, permit(people))
                 reach("erase.permitted")
-                self._archive_map()
+                self.archive_map()
                 rows = RowAddresses.from_tids(person.address for person in people)
                 found = Found([replace(seed, rows={people[0].oid: rows})], len(people))
                 deleting = self._deleter.submit(direct.run, self.session, plan, found, [person.key[0] for person in people])
@@ -304,9 +305,9 @@ class Eraser:
         with explained():
             executed = self._short_way(people) or execute(self.session, self.graph, people)
         reach("erase.committed")
-        return self._look_again(tombstones, executed, clock, later=later, refresh=refresh)
+        return self.look_again(tombstones, executed, clock, later=later, refresh=refresh)
 
-    def _look_again(
+    def look_again(
         self, tombstones: Sequence[Tombstone], executed: Executed, clock: Clock, *, later: int = 0, refresh: bool = True
     ) -> tuple[Executed, Verification]:
         """Refresh what shows deleted rows, and ask from outside the transaction what is left of the people."""
@@ -386,7 +387,12 @@ class Eraser:
             raise _missing(kind, len(unknown))
         return _Pending(recorded, len(effective))
 
-    def _permit(self, kind: str, people: Sequence[Person], wanted: Permitted, actor: Actor, clock: Clock, run: RunId) -> list[Permission]:
+    def permit(self, kind: str, people: Sequence[Person], wanted: Permitted, actor: Actor, clock: Clock, run: RunId) -> list[Permission]:
+        """Ask the gate for all of them, once a controller; all or none.
+
+        Raises:
+            NotInstructedError: a controller has not instructed it.
+        """
         by_controller: dict[str, list[int]] = defaultdict(list)
         for index, person in enumerate(people):
             by_controller[canonical_key(person.controller_key)].append(index)
@@ -471,7 +477,8 @@ class Eraser:
             executed.large_objects,
         )
 
-    def _archive_map(self) -> None:
+    def archive_map(self) -> None:
+        """Keep this version of the data map, which the tombstones name, for restores to come."""
         if not self._archived:
             archive(self.rules, self._settings.state.directory / MAPS)
             self._archived = True

@@ -63,13 +63,14 @@ class _Done:
     large_objects: int = 0
 
 
-def execute(session: Session, graph: Graph, find: Callable[[], Found]) -> Executed:
+def execute(session: Session, graph: Graph, find: Callable[[], Found], prepare: Callable[[], None] | None = None) -> Executed:
     """Delete, change and unlink all that the people found lead to; commit, and return what was done.
 
     Args:
         session: on the protected database, outside a transaction.
         graph: the data map resolved against the database's current catalogue.
-        find: looks the people up; called anew in every attempt.
+        find: looks the people up; called anew in every attempt, and again when the same transaction looks whether anything is left.
+        prepare: called first in every attempt, inside its transaction: to lock people and to decide who of them is to be found.
 
     Raises:
         ErasureIncompleteError: rows came back in each pass (a trigger writes them anew, or forbids the deletion).
@@ -77,7 +78,7 @@ def execute(session: Session, graph: Graph, find: Callable[[], Found]) -> Execut
         SerializationError: other transactions changed the same rows in every attempt.
         PlanConflictError: the data map forbids what would happen.
     """
-    done = _committed(session, graph, find, [], late=False)
+    done = _committed(session, graph, find, [], late=False, prepare=prepare)
     deleted, unlinked = done.deleted, done.large_objects
     for _ in range(PASSES if done.traces else 0):
         # Only a row that names a deleted one without a foreign key can have been missed, and only if it was committed meanwhile.
@@ -89,11 +90,21 @@ def execute(session: Session, graph: Graph, find: Callable[[], Found]) -> Execut
     return Executed(done.effects, done.people, deleted, done.effects.changed, lsn, unlinked)
 
 
-def _committed(session: Session, graph: Graph, find: Callable[[], Found], known: Sequence[Trace], *, late: bool) -> _Done:
+def _committed(
+    session: Session,
+    graph: Graph,
+    find: Callable[[], Found],
+    known: Sequence[Trace],
+    *,
+    late: bool,
+    prepare: Callable[[], None] | None = None,
+) -> _Done:
     ordered = False
     for attempt in range(TRIES):
         try:
-            return retrying(lambda: _transaction(session, graph, find, known, ordered=ordered, late=late))  # noqa: B023 - called at once
+            return retrying(
+                lambda: _transaction(session, graph, find, known, ordered=ordered, late=late, prepare=prepare)  # noqa: B023 - called at once
+            )
         except ForeignKeyError:
             if attempt == TRIES - 1:
                 raise
@@ -104,8 +115,19 @@ def _committed(session: Session, graph: Graph, find: Callable[[], Found], known:
     raise AssertionError("the last try returns or raises")
 
 
-def _transaction(session: Session, graph: Graph, find: Callable[[], Found], known: Sequence[Trace], *, ordered: bool, late: bool) -> _Done:
+def _transaction(
+    session: Session,
+    graph: Graph,
+    find: Callable[[], Found],
+    known: Sequence[Trace],
+    *,
+    ordered: bool,
+    late: bool,
+    prepare: Callable[[], None] | None = None,
+) -> _Done:
     with session.transaction("repeatable read"):
+        if prepare is not None:
+            prepare()
         found = find()
         _fence(session, graph, found)
         effects, left = traces(session, graph, found.seeds, known)

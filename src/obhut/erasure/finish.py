@@ -8,13 +8,22 @@ from datetime import timedelta
 from obhut.erasure import known, views
 from obhut.erasure.entries import Action, State, Tombstone
 from obhut.erasure.erase import Eraser, Outcome
+from obhut.erasure.guarded import Guard, carry_out_guarded
 from obhut.erasure.plan import cohort_of, keep_periods
 from obhut.foundation.clock import Clock
 from obhut.foundation.ids import RunId, new_id
 from obhut.foundation.settings import Settings
 
 
-def finish(settings: Settings, database: str, clock: Clock, *, older_than: timedelta = timedelta(), chunk: int = 10_000) -> list[Outcome]:
+def finish(
+    settings: Settings,
+    database: str,
+    clock: Clock,
+    *,
+    older_than: timedelta = timedelta(),
+    chunk: int = 10_000,
+    guard: Guard | None = None,
+) -> list[Outcome]:
     """Carry every recorded erasure of a database to its end, as after a crash.
 
     Args:
@@ -23,6 +32,7 @@ def finish(settings: Settings, database: str, clock: Clock, *, older_than: timed
         clock: tells when.
         older_than: leave younger ones to the process that recorded them.
         chunk: people a transaction at the most.
+        guard: names those who are to be left alone after all; their tombstones are lifted.
 
     Raises:
         ErasureIncompleteError, DatabaseError: as :meth:`Eraser.erase`; what was finished before stays finished.
@@ -36,6 +46,9 @@ def finish(settings: Settings, database: str, clock: Clock, *, older_than: timed
                 by_kind[tombstone.subject_kind, tombstone.action].append(tombstone)
             eraser.checked()
             for (kind, action), members in by_kind.items():
+                if guard is not None and action is Action.ANONYMISE:
+                    outcomes.append(carry_out_guarded(eraser, kind, members, clock, guard).outcome)
+                    continue
                 executed, verification = eraser.carry_out(members, clock)
                 run = RunId(new_id("run"))
                 outcomes.append(eraser.conclude(run, kind, action, members, executed, verification, clock, already=0))

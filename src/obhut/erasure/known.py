@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from obhut.erasure import ledger, store
 from obhut.erasure.entries import State, Tombstone
@@ -24,6 +25,11 @@ def in_state(database: str, state: State, *, size: int = ledger.CHUNK) -> Iterat
     while rows := ledger.places().session().rows(_SQL["in_state"], (database, str(state), position, size)):
         position = rows[-1][0]
         yield store.tombstones(rows)
+
+
+def anonymised_since(database: str, subject_kind: str, controller: str, since: datetime) -> int:
+    """Return how many of a controller's people have a tombstone of an anonymisation recorded since a moment."""
+    return int(ledger.places().session().value(_SQL["anonymised_since"], (database, subject_kind, controller, since)))
 
 
 def opened_system(database: str) -> str | None:

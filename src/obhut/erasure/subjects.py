@@ -204,12 +204,14 @@ class _Search:
 
 
 @dataclass(frozen=True, slots=True)
-class _ControllerColumns:
+class ControllerColumns:
+    """The controller's key as texts, and the joins behind the person's row ``s`` that they need."""
+
     columns: list[Composable]
     joins: Composable
 
 
-def _controller_columns(graph: Graph, subject: Subject) -> _ControllerColumns:
+def controller_columns(graph: Graph, subject: Subject) -> ControllerColumns:
     """Return the controller key's columns for a subject row ``s``, joined only as far as needed."""
     alias, joins = "s", SQL("")
     composed: Composable = joins
@@ -218,7 +220,7 @@ def _controller_columns(graph: Graph, subject: Subject) -> _ControllerColumns:
         last = index == len(path) - 1
         if last and set(graph.controller_key) <= set(hop.parent_columns):
             mine = dict(zip(hop.parent_columns, hop.columns, strict=True))
-            return _ControllerColumns([SQL("{}::text").format(Identifier(alias, mine[name])) for name in graph.controller_key], composed)
+            return ControllerColumns([SQL("{}::text").format(Identifier(alias, mine[name])) for name in graph.controller_key], composed)
         following = f"h{index}"
         on = SQL(" AND ").join(
             SQL("{} = {}").format(Identifier(alias, mine), Identifier(following, theirs))
@@ -227,19 +229,19 @@ def _controller_columns(graph: Graph, subject: Subject) -> _ControllerColumns:
         parent = graph.catalogue.tables[hop.parent]
         composed = SQL("{} LEFT JOIN {} {} ON {}").format(composed, parent.relation, Identifier(following), on)
         alias = following
-    return _ControllerColumns([SQL("{}::text").format(Identifier(alias, name)) for name in graph.controller_key], composed)
+    return ControllerColumns([SQL("{}::text").format(Identifier(alias, name)) for name in graph.controller_key], composed)
 
 
 def _query(graph: Graph, subject: Subject, *, with_controller: bool = False) -> SQL:
     """Address, number of the key asked for, creation, incarnation, and controller of each row that bears one of the keys."""
     wanted = "subjects", subject.kind, with_controller
     if wanted not in graph.made:
-        graph.made[wanted] = rendered(_compose(graph, subject, _controller_columns(graph, subject) if with_controller else None))
+        graph.made[wanted] = rendered(_compose(graph, subject, controller_columns(graph, subject) if with_controller else None))
     made: SQL = graph.made[wanted]
     return made
 
 
-def _compose(graph: Graph, subject: Subject, controller: _ControllerColumns | None) -> Composed:
+def _compose(graph: Graph, subject: Subject, controller: ControllerColumns | None) -> Composed:
     table = graph.catalogue.tables[subject.table]
     arrays = SQL(", ").join(SQL("%s::{}[]").format(trusted(kind)) for kind in subject.key_types)
     names = SQL(", ").join(Identifier(f"k{position}") for position in range(len(subject.key)))
@@ -289,4 +291,4 @@ def _packed(text: str) -> bytes:
     return (int(block) << 16 | int(line)).to_bytes(6, "big")
 
 
-__all__ = ["Decisions", "Found", "Person", "find", "lookup"]
+__all__ = ["ControllerColumns", "Decisions", "Found", "Person", "controller_columns", "find", "lookup"]

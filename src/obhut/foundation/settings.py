@@ -29,6 +29,7 @@ EMBEDDED = "embedded"
 
 SECTIONS = ("state", "control", "postgres", "erasure_list", "keystore", "language", "databases")
 
+_HERE = frozenset({"127.0.0.1", "localhost", "::1"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _PASSWORD_KEY = re.compile(r"(?:^|\s)password\s*=", re.IGNORECASE)
 _URL_HINT = "Leave the password out of the URL and put it in a password file (PGPASSFILE) or a service file (PGSERVICEFILE)."
@@ -144,6 +145,45 @@ class BackupSettings(_Section):
         return self
 
 
+def _private(url: str, schemes: tuple[str, ...], plain: str) -> bool:
+    """Whether an address is encrypted, or plain and on this machine."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (parts.scheme in schemes or (parts.scheme == plain and parts.hostname in _HERE))
+
+
+class NoticeSettings(_Section):
+    """``[databases.<name>.notices]``: how people are told before they are anonymised."""
+
+    webhook: DatabaseUrl | Literal[""] = ""
+    webhook_secret: SettingsPath | None = None  # file with the key that signs what is sent
+    smtp: DatabaseUrl | Literal[""] = ""
+    smtp_login: SettingsPath | None = None  # file with two lines: user and password
+    sender: str = ""
+    texts: SettingsPath | None = None  # directory with notice.de.txt and notice.en.txt
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a channel."""
+        return bool(self.webhook or self.smtp)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.webhook and self.smtp:
+            raise ValueError("webhook and smtp exclude each other: one of them tells people")
+        if self.webhook and (not _private(self.webhook, ("https",), "http") or self.webhook_secret is None):
+            raise ValueError("a webhook needs https (http only on this machine) and webhook_secret, a file with the key that signs")
+        if self.smtp and (not _private(self.smtp, ("smtps", "smtp+starttls"), "smtp") or not self.sender):
+            raise ValueError("smtp needs smtps:// or smtp+starttls:// (smtp:// only on this machine) and sender")
+        return self
+
+
+class FinalitySettings(_Section):
+    """``[databases.<name>.finality]``: when tables may be rewritten, which keeps everybody from them for a while."""
+
+    window: Annotated[str, Field(pattern=r"^$|^(daily|mon|tue|wed|thu|fri|sat|sun) \d\d:\d\d-\d\d:\d\d$")] = ""
+    zone: str = "UTC"
+
+
 class DatabaseSettings(_Section):
     """``[databases.<name>]``: one protected database."""
 
@@ -151,6 +191,8 @@ class DatabaseSettings(_Section):
     url: DatabaseUrl
     map: SettingsPath = Path("datamap.yaml")
     backup: BackupSettings = Field(default_factory=BackupSettings)
+    notices: NoticeSettings = Field(default_factory=NoticeSettings)
+    finality: FinalitySettings = Field(default_factory=FinalitySettings)
 
 
 class Settings(_Section):

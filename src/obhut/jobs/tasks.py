@@ -24,6 +24,8 @@ from obhut.foundation.clock import Clock, SystemClock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
 from obhut.restores import inventory
+from obhut.retention import sweep
+from obhut.retention.guard import guarding
 
 QUEUE: Final = "obhut"
 INTERRUPTED: Final = timedelta(minutes=15)  # younger erasures may still be at work in their own process
@@ -85,6 +87,32 @@ def schedule_retire(timestamp: int) -> None:
     _defer("erasure.retire", timestamp)
 
 
+@app.periodic(cron="23 4 * * *")
+@app.task(name="retention.schedule_sweep", queue=QUEUE)
+def schedule_sweep(timestamp: int) -> None:
+    """Carry out the rules of retention once a day."""
+    _defer("retention.sweep", timestamp)
+
+
+@app.task(name="retention.sweep", queue=QUEUE)
+def sweep_inactive(database: str) -> None:
+    """Tell people who are inactive, and anonymise those who did not come back."""
+    done = _do("sweep", database, lambda: sweep.run(_Surroundings.settings, database, ACTOR, _Surroundings.clock))
+    for record in done.records:
+        level = _log.warning if record.obstacle or record.error_code else _log.info
+        level(
+            "retention.swept",
+            database=database,
+            rule=record.rule,
+            anonymised=record.anonymised,
+            told=record.told,
+            obstacle=record.obstacle.value,
+            code=record.error_code,
+        )
+    if done.failed:
+        raise JobFailedError("retention-partial")
+
+
 @app.task(name="erasure.tidy", queue=QUEUE)
 def tidy(database: str) -> None:
     """Finish what a crash interrupted, erase kept rows whose period is over, keep one canary alive."""
@@ -100,7 +128,8 @@ def retire(database: str) -> None:
 
 def _tidy(database: str) -> None:
     settings, clock = _Surroundings.settings, _Surroundings.clock
-    finish(settings, database, clock, older_than=INTERRUPTED)
+    with guarding(settings, database, clock) as guard:
+        finish(settings, database, clock, older_than=INTERRUPTED, guard=guard)
     sweep_kept(settings, database, clock)
     with Eraser(settings, database) as eraser:
         if eraser.rules.canary is not None:

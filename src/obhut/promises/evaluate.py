@@ -12,7 +12,7 @@ from obhut.erasure import ledger
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
-from obhut.promises import examine
+from obhut.promises import examine, inactivity
 from obhut.promises.model import PROMISES, Evidence, Promise, State, Verdict
 
 Examiner = Callable[[Settings, Clock], Iterator[Evidence]]
@@ -21,6 +21,7 @@ EXAMINERS: dict[str, tuple[Examiner, ...]] = {
     "instruction": (examine.instructions,),
     "at-rest": (examine.keys_at_rest, examine.backups_at_rest, examine.disks),
     "in-transit": (examine.connections,),
+    "inactivity": (inactivity.inactivity,),
     "backup": (examine.backups,),
     "erasure": (examine.erasure_list, examine.erasures, examine.absence, examine.restores),
 }

@@ -288,3 +288,29 @@ def test_a_map_of_a_thousand_tables_is_clean() -> None:
         )
     loaded = loads(HEAD + "".join(tables))
     assert check(loaded, "d", schema.catalogue) == []
+
+
+def test_activity_of_other_tables_needs_a_way_to_the_person() -> None:
+    """A table whose rows count as activity exists, has the moment, and is linked; an expression is taken as it is."""
+    dated, rule = visits(column("at", "date")), visit("erase: delete\n        when_anonymised: delete", "at: user.behavior")
+
+    def found(activity: str, schema: Schema = dated, tables: str = rule) -> set[str]:
+        return codes(schema, tables, head=HEAD.replace("identifiers: [email]", f"identifiers: [email], activity: [{activity}]"))
+
+    assert found("{table: public.visit, column: at}") == set()
+    assert found("{sql: now()}") == set()
+    assert found("{table: public.visit, column: patient_id}") == {"moment-type"}
+    assert found("{table: public.visit, column: came}") == {"column-missing"}
+    assert found("{table: public.vist, column: at}") == {"table-missing"}
+    loose = people().table("visit", column("id"), column("at", "date"))
+    assert found("{table: public.visit, column: at}", loose, "      public.visit: {personal: false}\n") == {"activity-unlinked"}
+
+
+def test_rows_that_go_by_themselves_need_a_moment_and_an_end() -> None:
+    """Retain names a column with a moment, and anonymising changes something."""
+    dated = visits(column("at", "date"), column("note", "text"))
+    ruled = visit("erase: delete\n        when_anonymised: delete\n        retain: {%s}", "at: user.behavior, note: user.content")
+    assert codes(dated, ruled % "for: P90D, after: at") == set()
+    assert codes(dated, ruled % "for: P90D, after: patient_id") == {"retain-moment"}
+    assert codes(dated, ruled % "for: P90D, after: came") == {"column-missing"}
+    assert codes(dated, ruled % "for: P90D, after: at, then: anonymise") >= {"retain-nothing"}

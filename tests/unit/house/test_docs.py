@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from obhut.cli.exits import STATUS
 from obhut.cli.main import NOUNS, app, available
@@ -193,8 +194,8 @@ def test_every_setting_is_documented_and_every_documented_one_exists():
         for key in field.annotation.model_fields:
             known.add(f"{section}.{key}" + (".<major>" if key == "binaries" else ""))
     for key, field in DatabaseSettings.model_fields.items():
-        if key == "backup":
-            known |= {f"databases.<name>.backup.{inner}" for inner in field.annotation.model_fields}
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            known |= {f"databases.<name>.{key}.{inner}" for inner in field.annotation.model_fields}
         elif key != "name":
             known.add(f"databases.<name>.{key}")
     assert documented == known

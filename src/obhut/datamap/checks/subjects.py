@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from obhut.datamap import vocabulary
+from obhut.datamap.activity import way
 from obhut.datamap.checks.context import Context, Where
 from obhut.datamap.graph import Subject
+from obhut.datamap.models import ActivityRule
 from obhut.postgres.catalogue import Column, Table
 
 _INTEGERS = {"smallint", "integer", "bigint", "numeric"}
@@ -93,13 +95,41 @@ def _identifiers(context: Context, subject: Subject, table: Table, where: Where)
 
 
 def _moments(context: Context, subject: Subject, table: Table, where: Where) -> None:
-    named = [("created", subject.created), *(("activity", name) for name in subject.activity)]
+    named = [("created", subject.created), *(("activity", name) for name in subject.activity if isinstance(name, str))]
     for word, name in named:
-        column: Column | None = table.by_name[name] if name else None
-        if column is not None and column.base_type not in _TEMPORAL:
-            context.error(
-                "moment-type", (*where, word), f"{table.full_name}.{name} is {column.type}, no date or time", "Name a column with a moment."
-            )
+        if name:
+            _moment(context, table, name, (*where, word))
+    for index, rule in enumerate(subject.activity):
+        if not isinstance(rule, str) and rule.table:
+            _activity_of(context, subject, rule, (*where, "activity", index))
+    _notice(context, subject, table, where)
+
+
+def _moment(context: Context, table: Table, name: str, where: Where) -> None:
+    column: Column = table.by_name[name]
+    if column.base_type not in _TEMPORAL:
+        fact = f"{table.full_name}.{name} is {column.type}, no date or time"
+        context.error("moment-type", where, fact, "Name a column with a moment.")
+
+
+def _activity_of(context: Context, subject: Subject, rule: ActivityRule, where: Where) -> None:
+    child = context.catalogue.find(str(rule.table))
+    if child is None:
+        context.error("table-missing", where, f"the database has no table {rule.table}", "Correct schema and name.")
+    elif str(rule.column) not in child.by_name:
+        context.error("column-missing", where, f"{rule.table} has no column {rule.column}", "Correct the name.")
+    elif way(context.resolved, subject, child.oid) is None:
+        fact = f"no link by columns leads from {rule.table} to a {subject.kind}"
+        context.error("activity-unlinked", where, fact, "Add the link to the table, or write the activity as {sql: …}.")
+    else:
+        _moment(context, child, str(rule.column), where)
+
+
+def _notice(context: Context, subject: Subject, table: Table, where: Where) -> None:
+    rules = context.rules.tables[table.full_name].columns
+    if subject.notice and subject.notice.address not in rules:
+        fact = f"the address {table.full_name}.{subject.notice.address} has no category"
+        context.error("identifier-not-personal", (*where, "notice"), fact, "Give it a category under columns.")
 
 
 def _canary(context: Context) -> None:

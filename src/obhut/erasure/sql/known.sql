@@ -13,3 +13,7 @@ ORDER BY seq LIMIT %s
 
 -- opened_system: server of the newest restore epoch of a database
 SELECT system_identifier FROM erasure_epoch WHERE database = %s ORDER BY number DESC LIMIT 1
+
+-- anonymised_since: people of a controller and kind whose anonymisation was recorded since a moment
+SELECT count(*) FROM erasure_tombstone
+WHERE database = %s AND subject_kind = %s AND controller = %s AND action = 'anonymise' AND erased_at >= %s AND state IN ('recorded', 'effective')

@@ -1,0 +1,153 @@
+"""Cases: who was told, and who is being anonymised right now. A case goes when it is closed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from django.db.models import Count, F, Q
+
+from obhut.controllers.vocabulary import canonical_key
+from obhut.foundation.ids import new_id
+from obhut.postgres.control import Deferred, control_safe
+from obhut.retention.rules import Rule
+from obhut.retention.vocabulary import CaseState
+
+if TYPE_CHECKING:
+    from obhut.retention import models
+else:
+    models = Deferred("obhut.retention.models")
+
+Key = tuple[str, ...]
+CHUNK = 5_000
+GIVE_UP = 5  # attempts after which an address counts as unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A case; the key is personal data and stays out of every text."""
+
+    id: str
+    rule: str
+    key: Key
+    state: CaseState
+    attempts: int
+    told_at: datetime | None
+
+    def __repr__(self) -> str:
+        """Return a text without the key."""
+        return f"<Case {self.id} {self.state}>"
+
+
+def open_cases(rule: Rule, keys: Sequence[Key], now: datetime) -> None:
+    """Open a case for each person who is to be told; one that is open stays as it is."""
+    with control_safe():
+        for chunk in _chunks(keys):
+            models.Case.objects.bulk_create([_new(rule, key, CaseState.WAITING, now) for key in chunk], ignore_conflicts=True)
+
+
+def take(rule: Rule, keys: Sequence[Key], now: datetime) -> None:
+    """Note that these people are about to be anonymised, before it is done: a crash leaves who has to be looked at again."""
+    with control_safe():
+        models.Case.objects.bulk_create(
+            [_new(rule, key, CaseState.TAKEN, now) for key in keys],
+            update_conflicts=True,
+            unique_fields=["database", "subject_kind", "key"],
+            update_fields=["state", "rule"],
+        )
+
+
+def close(database: str, kind: str, keys: Iterable[Key]) -> int:
+    """Forget the cases of people who were anonymised, are active again or are gone; return how many there were."""
+    gone = 0
+    with control_safe():
+        for chunk in _chunks(list(keys)):
+            wanted = [canonical_key(key) for key in chunk]
+            gone += models.Case.objects.filter(database=database, subject_kind=kind, key__in=wanted).delete()[0]
+    return gone
+
+
+def of_rule(rule: Rule, state: CaseState, *, limit: int | None = None) -> list[Case]:
+    """Return the cases of a rule in a state, those told first first."""
+    with control_safe():
+        rows = models.Case.objects.filter(rule_id=rule.id, state=state.value).order_by("told_at", "made_at", "id")
+        return [_case(row) for row in (rows if limit is None else rows[:limit])]
+
+
+def ripe(rule: Rule, before: datetime) -> list[Case]:
+    """Return the cases of a rule that were told before a moment, and those over which a process died; the oldest first."""
+    with control_safe():
+        rows = models.Case.objects.filter(rule_id=rule.id).filter(
+            Q(state=CaseState.TOLD.value, told_at__lt=before) | Q(state=CaseState.TAKEN.value)
+        )
+        return [_case(row) for row in rows.order_by("told_at", "made_at", "id")]
+
+
+def taken(database: str, kind: str, keys: Sequence[Key]) -> dict[Key, str]:
+    """Return those of the people whom retention has taken, each with the rule."""
+    found: dict[Key, str] = {}
+    with control_safe():
+        for chunk in _chunks(keys):
+            wanted = [canonical_key(key) for key in chunk]
+            rows = models.Case.objects.filter(database=database, subject_kind=kind, key__in=wanted, state=CaseState.TAKEN.value)
+            found.update((tuple(json.loads(key)), rule) for key, rule in rows.values_list("key", "rule_id"))
+    return found
+
+
+def in_state(database: str, kind: str, state: CaseState) -> list[Key]:
+    """Return the keys of everybody of a kind whose case is in a state."""
+    with control_safe():
+        rows = models.Case.objects.filter(database=database, subject_kind=kind, state=state.value).order_by("made_at", "id")
+        return [tuple(json.loads(text)) for text in rows.values_list("key", flat=True)]
+
+
+def keys_with_cases(database: str, kind: str) -> Iterator[Key]:
+    """Yield the keys of everybody of a kind who has a case."""
+    with control_safe():
+        for text in models.Case.objects.filter(database=database, subject_kind=kind).values_list("key", flat=True).iterator(CHUNK):
+            yield tuple(json.loads(text))
+
+
+def told(ids: Sequence[str], now: datetime, *, reached: bool) -> None:
+    """Note that people were told now, or that there is no way to."""
+    with control_safe():
+        models.Case.objects.filter(id__in=ids).update(state=CaseState.TOLD.value, told_at=now, reached=reached)
+
+
+def failed(ids: Sequence[str], now: datetime) -> int:
+    """Count a failed attempt; who could not be reached so often counts as told without an address. Return how many those are."""
+    with control_safe():
+        models.Case.objects.filter(id__in=ids).update(attempts=F("attempts") + 1)
+        given_up = models.Case.objects.filter(id__in=ids, attempts__gte=GIVE_UP)
+        return given_up.update(state=CaseState.TOLD.value, told_at=now, reached=False)
+
+
+def counts(rule: Rule) -> dict[CaseState, int]:
+    """Return how many cases of a rule there are in each state."""
+    with control_safe():
+        rows = models.Case.objects.filter(rule_id=rule.id).values_list("state").annotate(Count("id"))
+        return {CaseState(state): number for state, number in rows}
+
+
+def _new(rule: Rule, key: Key, state: CaseState, now: datetime) -> models.Case:
+    return models.Case(
+        id=new_id("case"),
+        rule_id=rule.id,
+        database=rule.database,
+        subject_kind=rule.subject_kind,
+        key=canonical_key(key),
+        state=state.value,
+        made_at=now,
+    )
+
+
+def _case(row: models.Case) -> Case:
+    return Case(row.id, row.rule_id, tuple(json.loads(row.key)), CaseState(row.state), row.attempts, row.told_at)
+
+
+def _chunks(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    for start in range(0, len(keys), CHUNK):
+        yield keys[start : start + CHUNK]
