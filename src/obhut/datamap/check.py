@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from obhut.datamap.checks import anonymisations, coverage, environment, links, retained, subjects, treatments
+from obhut.datamap.checks import anonymisations, coverage, environment, links, masks, retained, subjects, treatments
 from obhut.datamap.checks.context import Context
 from obhut.datamap.findings import DataMapError, Finding, Severity
 from obhut.datamap.graph import Graph, resolve
@@ -40,7 +40,7 @@ def examine(
     context = Context(database, rules, catalogue, surroundings or Surroundings(), graph, list(unresolved))
     coverage.check(context)
     if graph is not None:
-        for part in (links, treatments, anonymisations, subjects, retained, environment):
+        for part in (links, treatments, anonymisations, masks, subjects, retained, environment):
             part.check(context)
     return graph, _sorted(context.findings)
 

@@ -6,15 +6,20 @@ Reference: ``docs/reference/datamap.md``; JSON Schema for editors: ``obhut datam
 
 from __future__ import annotations
 
+import difflib
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from obhut.datamap.transformers import CATALOGUE, problem
+
 FORMAT = 1
 DURATION = r"^P(\d+[YMWD])+$"
 _CATEGORY = r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)*$"
 _TABLE = r"^[^.]+\.[^.]+$"
+PATH = r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$"
 
 TableName = Annotated[str, Field(pattern=_TABLE, description="schema.table as PostgreSQL stores the names")]
 Duration = Annotated[str, Field(pattern=DURATION, description="ISO 8601 duration such as P10Y")]
@@ -66,15 +71,21 @@ class Treatment(_Model):
 class JsonRule(_Model):
     """What becomes of one JSON path: ``remove`` the key, set it to ``null``, or to a constant string."""
 
-    path: Annotated[str, Field(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$")]
+    path: Annotated[str, Field(pattern=PATH)]
     to: Annotated[Any, Field(description="remove, null or a constant")] = "remove"
+
+
+# Transformers of the catalogue that rows in production take, too: the same result from the same row, again and again.
+SHARED = frozenset({"bucket", "age_band", "truncate", "redact"})
 
 
 class Anonymisation(_Model):
     """How a personal column is anonymised where its row stays. Exactly one way is set."""
 
-    way: Literal["null", "empty", "constant", "template", "generalise", "json", "default", "keep"]
-    value: Annotated[Any, Field(description="the constant, the template text or the unit of generalise")] = None
+    way: Literal[
+        "null", "empty", "constant", "template", "generalise", "bucket", "age_band", "truncate", "redact", "json", "default", "keep"
+    ]
+    value: Annotated[Any, Field(description="the constant, the template's text, or the first option of the transformer")] = None
     paths: tuple[JsonRule, ...] = ()
     reason: Annotated[str | None, Field(description="why keep does not hurt", max_length=200)] = None
 
@@ -102,26 +113,78 @@ class Anonymisation(_Model):
             raise ValueError(f"{self.way} needs a value: {{{self.way}: …}}")
         if self.way == "generalise" and self.value not in {"year", "month", "day", "decade", "hour"}:
             raise ValueError("generalise takes year, month, day, hour or decade")
+        if self.way in SHARED and (fault := problem(CATALOGUE[self.way], self.options)):
+            raise ValueError(fault)
         if self.way == "json" and not self.paths:
             raise ValueError("json needs at least one path")
         if self.way == "keep" and not self.reason:
             raise ValueError("keep needs a reason: {keep: why the value tells nothing about the person}")
         return self
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The value as an option of the transformer of the same name."""
+        first = CATALOGUE[self.way].options
+        return {} if self.value is None or not first else {first[0].name: self.value}
+
+
+class Mask(_Model):
+    """What a copy for tests gets instead of the value: a transformer of the catalogue with its options."""
+
+    transformer: str
+    options: Annotated[dict[str, Any], Field(description="the transformer's parameters")] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if value is None:
+            return {"transformer": "null"}
+        if isinstance(value, str):
+            return {"transformer": value}
+        if isinstance(value, dict) and "transformer" not in value and len(value) == 1:
+            ((name, content),) = value.items()
+            return {"transformer": name, "options": _options(str(name), content)}
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        transformer = CATALOGUE.get(self.transformer)
+        if transformer is None:
+            near = ", ".join(difflib.get_close_matches(self.transformer, CATALOGUE, n=3, cutoff=0.5)) or "see docs/reference/masking.md"
+            raise ValueError(f"there is no transformer of that name ({near})")
+        if fault := problem(transformer, self.options):
+            raise ValueError(fault)
+        for path, inner in (self.options.get("paths") or {}).items() if self.transformer == "json" else ():
+            if not re.fullmatch(PATH, str(path)):
+                raise ValueError("a JSON path starts with $ and has names and [*] only")
+            Mask.model_validate(inner)
+        return self
+
+
+def _options(name: str, content: Any) -> Any:
+    """Return the options of a short form: a mapping names them, anything else is the first one."""
+    transformer = CATALOGUE.get(name)
+    first = transformer.options[0].name if transformer and transformer.options else "value"
+    if not isinstance(content, dict):
+        return {} if content is None else {first: content}
+    return {first: content} if any(str(key).startswith("$") for key in content) else content
+
 
 class ColumnRule(_Model):
-    """A personal column: its category and how it is anonymised."""
+    """A personal column: its category, how it is anonymised, and what copies for tests get."""
 
     category: Annotated[str, Field(pattern=_CATEGORY)]
     anonymise: Anonymisation | None = None
+    mask: Annotated[Mask | None, Field(description="transformer for masked copies; default: by category and type")] = None
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"category": value}
-        if isinstance(value, dict) and "anonymise" in value and value["anonymise"] is None:
-            return {**value, "anonymise": "null"}
+        if isinstance(value, dict):
+            # A key that is written with nothing behind it, or with null, means NULL and not "no rule".
+            return {name: "null" if name in {"anonymise", "mask"} and content is None else content for name, content in value.items()}
         return value
 
 
@@ -138,7 +201,7 @@ class LinkRule(_Model):
     columns: Annotated[dict[str, str] | None, Field(description="my column: their column")] = None
     array: Annotated[str | None, Field(description="my array column")] = None
     json_column: Annotated[str | None, Field(alias="json", description="my json or jsonb column")] = None
-    path: Annotated[str | None, Field(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_]*|\.\"[^\"]+\"|\[\*\])+$")] = None
+    path: Annotated[str | None, Field(pattern=PATH)] = None
     key: Annotated[str | None, Field(description="their column that array or path holds; default: the primary key")] = None
     when: dict[str, str | int | bool] = Field(default_factory=dict, description="only rows where my column has this value")
     erase: Annotated[Treatment | None, Field(description="treatment for rows reached by this link; default: the table's")] = None
@@ -177,6 +240,10 @@ class TableRule(_Model):
     erase: Treatment | None = None
     when_anonymised: Treatment | None = None
     retain: Annotated[RetainRule | None, Field(description="rows go by themselves, so long after an event")] = None
+    rekey: Annotated[
+        bool | tuple[str, ...] | None,
+        Field(description="key columns that masked copies re-issue; default: the number or uuid that is the key of a table with people"),
+    ] = None
     note: Annotated[str | None, Field(max_length=500)] = None
 
 

@@ -34,6 +34,8 @@ class Surroundings:
     views: dict[int, View] = field(default_factory=dict)  # by oid of the view
     checks: dict[int, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)  # constraint, column, expression
     partition_keys: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    index_reads: dict[int, dict[str, tuple[str, ...]]] = field(default_factory=dict)  # columns that a unique index with expressions reads
+    domain_limits: dict[str, int] = field(default_factory=dict)  # characters at the most, by name of the domain
 
     def views_over(self, tables: Iterable[int]) -> list[View]:
         """Return the views that read one of the tables, directly or through other views, by name."""
@@ -61,6 +63,9 @@ def read_surroundings(session: Session) -> Surroundings:
     checks: dict[int, list[tuple[str, str, str]]] = {}
     for oid, name, column, expression in session.rows(_SQL["checks"]):
         checks.setdefault(oid, []).append((name, column, expression))
+    index_reads: dict[int, dict[str, tuple[str, ...]]] = {}
+    for oid, name, columns in session.rows(_SQL["index_reads"]):
+        index_reads.setdefault(oid, {})[name] = tuple(columns)
     return Surroundings(
         enums={name: tuple(labels) for name, labels in session.rows(_SQL["enums"])},
         triggers={oid: tuple(names) for oid, names in triggers.items()},
@@ -68,6 +73,8 @@ def read_surroundings(session: Session) -> Surroundings:
         views={oid: View(name, kind, frozenset(reads)) for oid, (name, kind, reads) in views.items()},
         checks={oid: tuple(found) for oid, found in checks.items()},
         partition_keys={oid: tuple(columns) for oid, columns in session.rows(_SQL["partition_keys"])},
+        index_reads=index_reads,
+        domain_limits={name: int(limit) for name, limit in session.rows(_SQL["domain_limits"])},
     )
 
 

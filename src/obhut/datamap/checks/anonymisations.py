@@ -11,8 +11,11 @@ from ipaddress import ip_interface
 from typing import Any
 
 from obhut.datamap.checks.context import Context, Where
+from obhut.datamap.conflicts import Chosen, conflicts
 from obhut.datamap.graph import TableNode
-from obhut.datamap.models import Anonymisation
+from obhut.datamap.kinds import kind_of
+from obhut.datamap.models import SHARED, Anonymisation
+from obhut.datamap.transformers import CATALOGUE
 from obhut.postgres.catalogue import Column
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -110,6 +113,14 @@ def _typed(context: Context, node: TableNode, column: Column, rule: Anonymisatio
         column.base_type in _TEXT | {"json", "jsonb", "bytea", "hstore", "tsvector"} or column.category == "A"
     ):
         context.error("anonymise-type", where, f"{place} is {column.type}, which has no empty value", "Use null or constant.")
+    elif rule.way in SHARED:
+        chosen = Chosen(
+            CATALOGUE[rule.way], rule.options, column, kind_of(column, context.surroundings.enums, context.surroundings.domain_limits)
+        )
+        for conflict in conflicts(place, None, chosen):
+            context.error(
+                "anonymise-type" if conflict.code == "mask-type" else "anonymise-value", where, conflict.fact, "Use null or constant."
+            )
     elif rule.way == "template":
         _template(context, node, column, rule, where)
     elif rule.way == "constant":

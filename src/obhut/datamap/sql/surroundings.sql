@@ -36,3 +36,18 @@ SELECT p.partrelid::int8, ARRAY(SELECT a.attname::text FROM unnest(p.partattrs::
                                 JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.num)
 FROM pg_partitioned_table p
 ORDER BY 1
+
+-- index_reads: columns that the expressions and predicates of unique indexes read
+SELECT i.indrelid::int8, ic.relname, array_agg(DISTINCT a.attname::text)
+FROM pg_index i
+JOIN pg_class ic ON ic.oid = i.indexrelid
+JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.refclassid = 'pg_class'::regclass
+     AND d.refobjid = i.indrelid AND d.refobjsubid > 0
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.refobjsubid
+WHERE i.indisunique AND i.indexprs IS NOT NULL
+GROUP BY i.indrelid, ic.oid, ic.relname
+
+-- domain_limits: characters at the most of domains over varchar and char
+SELECT format_type(t.oid, NULL), t.typtypmod - 4
+FROM pg_type t
+WHERE t.typtype = 'd' AND t.typtypmod > 4 AND t.typbasetype IN ('varchar'::regtype, 'bpchar'::regtype)
