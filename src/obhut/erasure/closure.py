@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Reference, TableNode
 from obhut.datamap.models import Treatment, Verb
-from obhut.erasure import expressions
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.effects import Change, Effects, NamedChange, Seed, TableEffect, Trace, group_changes, union
 from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.queries import Absent, Leading, Queries, array_literal
 from obhut.erasure.refusals import PlanConflictError
+from obhut.masking import expressions
 from obhut.postgres.catalogue import Action as OnDelete
 from obhut.postgres.catalogue import ForeignKey, Table
 from obhut.postgres.connections import Session
@@ -185,7 +185,7 @@ class Closure:
         node = self._graph.tables.get(root.oid)
         rules = {column: rule for column, rule in (node.anonymise if node else {}).items() if not only or column in only}
         if rules:
-            made = {column: expressions.anonymised(rule, root, root.by_name[column]) for column, rule in rules.items()}
+            made = {column: expressions.anonymised(rule, root.by_name[column]) for column, rule in rules.items()}
             nulls = frozenset(column for column, rule in rules.items() if rule.way == "null")
             self._change(oid, NamedChange(_ANONYMISE, f"anonymise {root.oid} {','.join(sorted(rules))}", made, nulls), rows)
             self._note(root, Verb.ANONYMISE, reason, oid, rows)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from obhut.datamap.graph import Subject
 from obhut.erasure.addresses import RowAddresses
-from obhut.erasure.expressions import Expression
 from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.queries import Absent
+from obhut.masking.expressions import Expression
 from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import Composable, Identifier

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import expressions
 from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort
+from obhut.masking import expressions
 from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, rendered, trusted
@@ -160,7 +160,7 @@ def _still_personal(graph: Graph, table: Table, alias: str = "s", only: Sequence
         if only and name not in only:
             continue
         column = table.by_name[name]
-        wanted = expressions.anonymised(rule, table, column)(Identifier(alias, name))
+        wanted = expressions.anonymised(rule, column)(Identifier(alias, name))
         if column.base_type in {"json", "xml", "point"}:
             yield SQL("{}::text IS DISTINCT FROM {}::text").format(Identifier(alias, name), wanted)
         else:

@@ -7,12 +7,12 @@ out of a restore the same. They are deterministic and read nothing but their own
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from obhut.datamap.graph import parse_path
-from obhut.datamap.models import Anonymisation
-from obhut.postgres.catalogue import Column, Table
+from obhut.datamap.models import SHARED, Anonymisation
+from obhut.postgres.catalogue import Column
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
 
 Expression = Callable[[Composable], Composable]  # from the value so far to the new one
@@ -56,7 +56,7 @@ def json_without(setting: str, column: Column, path: tuple[str | None, ...]) -> 
     return lambda current: _as(column, _let(current, _rebuilt_list(path[:star], SQL("obhut_e.v"), kept)))
 
 
-def anonymised(rule: Anonymisation, _table: Table, column: Column) -> Expression:
+def anonymised(rule: Anonymisation, column: Column) -> Expression:
     """Return the expression of an anonymisation rule of the data map."""
     kind = trusted(column.type)
     if rule.way == "null":
@@ -72,9 +72,74 @@ def anonymised(rule: Anonymisation, _table: Table, column: Column) -> Expression
         pieces = enumerate(_FIELD.split(str(rule.value)))
         parts = [SQL("{}::text").format(Identifier(piece)) if index % 2 else Literal(piece) for index, piece in pieces]
         return lambda _: SQL("concat({})::{}").format(SQL(", ").join(parts), kind)
+    if rule.way in SHARED:
+        return lambda current: _MASKS[rule.way](current, rule.options, column)
     if rule.way == "generalise":
         return lambda current: SQL("date_trunc({}, {}::timestamp)::{}").format(Literal(rule.value), current, kind)
     return _json_rules(rule, column)
+
+
+def masked(transformer: str, options: Mapping[str, Any], column: Column) -> Composable | None:
+    """Return what a copy's SELECT says for a column under a transformer of the server; None for the column itself."""
+    if transformer == "keep":
+        return None
+    current: Composable = Identifier(column.name)
+    make = _MASKS.get(transformer)
+    if make is not None:
+        return make(current, options, column)
+    way: dict[str, Any] = {"way": transformer, "value": next(iter(options.values()), None)}
+    return anonymised(Anonymisation.model_validate(way), column)(current)
+
+
+def fields(template: object) -> tuple[str, ...]:
+    """Return the columns that a template's text reads."""
+    return tuple(_FIELD.findall(str(template or "")))
+
+
+def _redact(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
+    mark = Literal(options.get("mark", "[redacted]"))
+    return SQL("(CASE WHEN {} IS NOT NULL THEN {}::text END)::{}").format(current, mark, trusted(column.type))
+
+
+def _bucket(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
+    width = Literal(str(options["width"]))
+    return SQL("(floor({c}::numeric / {w}::numeric) * {w}::numeric)::{t}").format(c=current, w=width, t=trusted(column.type))
+
+
+def _age_band(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
+    years = Literal(int(options.get("years", 5)))
+    year = SQL("(extract(year FROM {c})::int - mod(extract(year FROM {c})::int, {y}))").format(c=current, y=years)
+    return SQL("(CASE WHEN {c} IS NOT NULL THEN make_date({year}, 1, 1) END)::{t}").format(c=current, year=year, t=trusted(column.type))
+
+
+def _truncate(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
+    length, pad = Literal(int(options["length"])), str(options.get("pad") or "")
+    cut = SQL("left({}::text, {})").format(current, length)
+    if pad:
+        cut = SQL("rpad({}, length({}::text), {})").format(cut, current, Literal(pad))
+    return SQL("({})::{}").format(cut, trusted(column.type))
+
+
+def _partial(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
+    start, end = int(options.get("start", 1)), int(options.get("end", 0))
+    text = SQL("{}::text").format(current)
+    # A value no longer than what would stay is all stars.
+    shown = SQL("left({t}, {s}) || repeat('*', length({t}) - {n}) || right({t}, {e})").format(
+        t=text, s=Literal(start), e=Literal(end), n=Literal(start + end)
+    )
+    made = SQL("CASE WHEN length({t}) > {n} THEN {shown} ELSE repeat('*', length({t})) END").format(
+        t=text, n=Literal(start + end), shown=shown
+    )
+    return SQL("({})::{}").format(made, trusted(column.type))
+
+
+_MASKS: Mapping[str, Callable[[Composable, Mapping[str, Any], Column], Composable]] = {
+    "redact": _redact,
+    "bucket": _bucket,
+    "age_band": _age_band,
+    "truncate": _truncate,
+    "partial": _partial,
+}
 
 
 def template_columns(rule: Anonymisation) -> tuple[str, ...]:

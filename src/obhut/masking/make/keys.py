@@ -1,0 +1,157 @@
+"""Keys issued anew, and texts scrambled in their own shape: both by permutations, so that nothing collides and every reference follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from obhut.datamap.kinds import Kind
+from obhut.datamap.transformers import Family
+from obhut.masking.facts import Bounds, Facts
+from obhut.masking.fields import NULL, escape, unescape
+from obhut.masking.identity import KeyDomain, Variant
+from obhut.masking.keys import RunKey
+from obhut.masking.make.base import Cells, Maker, Rows, by_value
+from obhut.masking.make.numbers import token, uuid
+from obhut.masking.permutation import Permutation, permuted
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SHAPES = (("0123456789", "0"), (_LETTERS, "a"), (_LETTERS.upper(), "A"))
+
+
+def rekey(
+    variants: Sequence[Variant],
+    columns: Mapping[str, int],
+    domains: Mapping[str, KeyDomain],
+    key: RunKey,
+    facts: Facts,
+    wrap: Callable[[Maker], Maker],
+) -> Maker:
+    """Return the maker of a column that holds re-issued keys.
+
+    Args:
+        variants: the domains it follows, in which rows.
+        columns: index by name, for the columns that decide.
+        domains: all domains.
+        key: of the run.
+        facts: with the ranges.
+        wrap: takes arrays apart, where the column holds them.
+    """
+    makers = [(variant.when, wrap(domain_maker(domains[variant.domain], key, facts))) for variant in variants]
+    if len(makers) == 1 and not makers[0][0]:
+        return makers[0][1]
+
+    def make(rows: Rows, cells: Cells) -> Cells:
+        found = list(cells)
+        for when, maker in makers:
+            wanted = [(rows.columns[columns[name]], escape(value.encode())) for name, value in when]
+            indexes = [index for index in range(len(cells)) if all(column[index] == value for column, value in wanted)]
+            for index, new in zip(indexes, maker(rows, [cells[index] for index in indexes]), strict=True):
+                found[index] = new
+        return found
+
+    return make
+
+
+def domain_maker(domain: KeyDomain, key: RunKey, facts: Facts) -> Maker:
+    """Return the maker of one domain's keys."""
+    secret = key.sub(f"key.{domain.name}")
+    if domain.kind.family is Family.UUID:
+        return by_value(uuid, secret, _uuids)
+    return _numbers(domain.kind, secret, facts.range(domain.name))
+
+
+def _uuids(cells: Cells) -> Cells:
+    return [cell.lower() for cell in cells]
+
+
+def _numbers(kind: Kind, secret: bytes, bounds: Bounds) -> Maker:
+    inner, offset = _inside(secret, bounds)
+    # Numbers that the narrowest follower can hold stay such numbers; the rest stays above.
+    narrow = _around(kind.low, kind.high, secret[::-1], (bounds.low, bounds.high))
+    wide = _around(-(1 << 63), (1 << 63) - 1, secret[1:] + secret[:1], (kind.low, kind.high))
+    other = by_value(token(None), secret)
+
+    def fresh(cells: Cells) -> list[bytes]:
+        try:
+            numbers = list(map(int, cells))
+        except ValueError:
+            return [_one(cell) for cell in cells]
+        if min(numbers) >= bounds.low and max(numbers) <= bounds.high:
+            images = inner([number - offset for number in numbers] if offset else numbers)
+            return list(map(b"%d".__mod__, [image + offset for image in images] if offset else images))
+        return [b"%d" % _each(number) for number in numbers]
+
+    def _each(number: int) -> int:
+        if bounds.low <= number <= bounds.high:
+            return inner([number - offset])[0] + offset
+        return narrow(number) if kind.low <= number <= kind.high else wide(number)
+
+    def _one(cell: bytes) -> bytes:
+        # A text column that follows numbers may hold something else, too.
+        digits = cell.removeprefix(b"-")
+        return b"%d" % _each(int(cell)) if digits.isdigit() and len(digits) < 20 else other(Rows(()), [cell])[0]
+
+    def make(_: Rows, cells: Cells) -> Cells:
+        if NULL not in cells:
+            return fresh(cells) if cells else cells
+        there = [cell for cell in cells if cell != NULL]
+        made = iter(fresh(there) if there else ())
+        return [NULL if cell == NULL else next(made) for cell in cells]
+
+    return make
+
+
+def _inside(secret: bytes, bounds: Bounds) -> tuple[Permutation, int]:
+    """Return the permutation of the range, and what to take off a number before and put back afterwards."""
+    size = bounds.high - bounds.low + 1
+    if 0 <= bounds.low <= (1 << 64) - (1 << max((size - 1).bit_length(), 2)):
+        return Permutation(secret, size, bounds.low), 0
+    return Permutation(secret, size), bounds.low
+
+
+def _around(low: int, high: int, secret: bytes, inside: tuple[int, int]) -> Callable[[int], int]:
+    """Return the permutation of ``low`` to ``high`` without a part inside: keys that name a row which is gone name none afterwards."""
+    permutation = Permutation(secret, high - low + 1)
+
+    def away(image: int) -> bool:
+        return not inside[0] <= image + low <= inside[1]
+
+    return lambda number: permutation.walk([number - low], away)[0] + low
+
+
+def scramble(secret: bytes) -> Maker:
+    """Return the maker that turns digits into digits and letters into letters: one permutation for each shape."""
+
+    def one(cell: bytes) -> bytes:
+        text = unescape(cell).decode("utf-8", "replace")
+        number, size, shape = 0, 1, []
+        for sign in text:
+            alphabet, mark = next(((letters, mark) for letters, mark in _SHAPES if sign in letters), ("", sign))
+            shape.append(mark)
+            if alphabet:
+                number, size = number * len(alphabet) + alphabet.index(sign), size * len(alphabet)
+        return escape(_spelt(permuted(secret, "".join(shape).encode()[:64], number, size), shape).encode())
+
+    known: dict[bytes, bytes] = {}
+
+    def make(_: Rows, cells: Cells) -> Cells:
+        if len(known) > 1 << 15:
+            known.clear()
+        for cell in set(cells) - known.keys():
+            known[cell] = NULL if cell == NULL else one(cell)
+        return [known[cell] for cell in cells]
+
+    return make
+
+
+def _spelt(number: int, shape: Sequence[str]) -> str:
+    alphabets = {mark: letters for letters, mark in _SHAPES}
+    signs: list[str] = []
+    for mark in reversed(shape):
+        letters = alphabets.get(mark, "")
+        if letters:
+            number, index = divmod(number, len(letters))
+            signs.append(letters[index])
+        else:
+            signs.append(mark)
+    return "".join(reversed(signs))
