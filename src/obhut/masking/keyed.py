@@ -3,7 +3,7 @@
 A value of up to 47 bytes is padded to three AES blocks and chained under one key (CBC-MAC over a fixed length, a pseudo-random function); a
 longer one is first replaced by its keyed BLAKE2b digest. The tag, with a number added, goes through AES under a second key for as many
 blocks of output as are wanted. A whole chunk goes through in one call a block. Measured: 0.2 µs a value instead of 0.4 with one BLAKE2b
-digest each, and 0.04 for every further block (docs/decisions/0009-aes-in-bulk.md).
+digest each, and 0.04 for every further block (docs/decisions/0013-aes-in-bulk.md).
 """
 
 from __future__ import annotations
