@@ -13,9 +13,9 @@ from datetime import date, datetime
 from obhut.datamap.activity import Source, sources
 from obhut.datamap.graph import Graph, Link, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import expressions
 from obhut.erasure.queries import array_literal
 from obhut.erasure.subjects import controller_columns
+from obhut.masking import expressions
 from obhut.postgres.catalogue import Column, Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
@@ -245,7 +245,7 @@ def still_personal(graph: Graph, table: Table, alias: str) -> Composable:
     parts: list[Composable] = []
     for name, rule in graph.tables[table.oid].anonymise.items():
         column = table.by_name[name]
-        wanted = expressions.anonymised(rule, table, column)(Identifier(alias, name))
+        wanted = expressions.anonymised(rule, column)(Identifier(alias, name))
         form = SQL("{}::text IS DISTINCT FROM ({})::text") if column.base_type in {"json", "xml", "point"} else _DISTINCT
         parts.append(form.format(Identifier(alias, name), wanted))
     return SQL("({})").format(SQL(" OR ").join(parts)) if parts else SQL("true")
