@@ -142,6 +142,30 @@ def test_a_table_that_cannot_be_read_is_named(club: Any) -> None:
             session.execute(SQL("DROP ROLE {}").format(Identifier(f"reader_{club.name}")))
 
 
+def test_documents_that_nobody_can_read(club: Any) -> None:
+    """A document nested a thousandfold, one with a NUL and one of half a megabyte stop nothing; the column stays a question."""
+    with club.session() as session:
+        session.execute("CREATE TABLE ablage (id int PRIMARY KEY, mitglied_id int NOT NULL REFERENCES mitglied, x json, y jsonb)")
+        session.execute("INSERT INTO ablage VALUES (1, 1, (repeat('[', 3000) || repeat(']', 3000))::json, NULL)")
+        session.execute("INSERT INTO ablage VALUES (2, 1, '{\"a\": \"\\u0000\"}', jsonb_build_object('a', repeat('x', 500000)))")
+        catalogue = read_catalogue(session)
+        seen = sample(session, catalogue)
+        (oid,) = [table.oid for table in catalogue.roots if table.name == "ablage"]
+    assert oid not in seen.unseen
+    assert discover(catalogue, seen).verdicts[oid]["x"].open
+
+
+def test_machines_get_reasons_too(club: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """With --json each personal or open column comes with category, confidence, reasons and question."""
+    assert main(["--json", "datamap", "suggest", "club", "--url", club.url]) == 0
+    document = json.loads(capfd.readouterr().out)
+    found = {(one["table"], one["column"]): one for one in document["columns"]}
+    assert found["public.mitglied", "c3"]["category"] == "user.financial.bank_account"
+    assert found["public.mitglied", "c3"]["confidence"] > 0.9
+    assert found["public.mitglied", "c3"]["reasons"] == ["100% of 60 sampled values are IBANs with right check digits"]
+    assert found["public.mitglied", "c14"]["question"] == "personal or not?"
+
+
 def test_names_only_reads_no_value(club: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """With --names-only nothing that only values tell is in the proposal."""
     assert main(["datamap", "suggest", "club", "--url", club.url, "--names-only"]) == 0

@@ -16,6 +16,7 @@ from obhut.datamap import fides, schema
 from obhut.datamap.graph import require
 from obhut.datamap.models import DatabaseMap
 from obhut.datamap.picture import svg
+from obhut.datamap.proposal import Proposal
 from obhut.datamap.show import Outline, outline, tree
 from obhut.datamap.suggest import sample, suggest
 from obhut.datamap.surroundings import read_surroundings
@@ -55,7 +56,28 @@ def suggest_(
         catalogue, around = read_catalogue(session), read_surroundings(session)
         seen = None if names_only else sample(session, catalogue)
     proposal = suggest(place.name, catalogue, seen, around)
-    _deliver(write(proposal), output, {"database": place.name, "tables": len(proposal.tables), "decisions": proposal.decisions})
+    facts = {"database": place.name, "tables": len(proposal.tables), "decisions": proposal.decisions, "columns": _columns(proposal)}
+    _deliver(write(proposal), output, facts)
+
+
+def _columns(proposal: Proposal) -> list[dict[str, object]]:
+    """Return what is known of each column that is personal or a question, for machines."""
+    found: list[dict[str, object]] = []
+    for table in proposal.tables:
+        for column in table.columns:
+            found.append(
+                {
+                    "table": table.name,
+                    "column": column.name,
+                    "category": column.category,
+                    "anonymise": column.anonymise,
+                    "confidence": column.confidence,
+                    "reasons": column.reasons,
+                    "question": column.decide,
+                }
+            )
+        found += [{"table": table.name, "column": name, "category": None, "question": "personal or not?"} for name in table.unknown]
+    return found
 
 
 def _deliver(text: str, target: Path | None, facts: dict[str, object]) -> None:

@@ -13,7 +13,8 @@ class ColumnProposal:
     category: str
     anonymise: str  # YAML text of the rule
     decide: str | None = None
-    reason: str | None = None  # confidence between 0 and 1, and what speaks for it
+    confidence: float | None = None  # between 0 and 1
+    reasons: tuple[str, ...] = ()  # strongest first
 
 
 @dataclass

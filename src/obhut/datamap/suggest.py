@@ -167,7 +167,6 @@ class _Suggestion:
     def _column(self, table: Table, column: Column, verdict: Verdict, category: str) -> ColumnProposal:
         document = self.land.discovery.documents.get(table.oid, {}).get(column.name)
         rule = treatment(table, column, category, document, self.land.surroundings)
-        reason = f"{verdict.confidence:.2f}, {'; '.join(verdict.reasons[:_REASONS])}"
         question = None
         if not verdict.sure:
             question = f"{category}?"
@@ -175,7 +174,7 @@ class _Suggestion:
             question = "is it about a person here?"
         elif document is not None and not document.complete:
             question = "JSON with paths that nobody could name; the whole document goes"
-        return ColumnProposal(column.name, category, rule, question, reason)
+        return ColumnProposal(column.name, category, rule, question, verdict.confidence, verdict.reasons[:_REASONS])
 
 
 def _linked(link: LinkProposal, table: Table) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from obhut.datamap.proposal import Proposal, SubjectProposal, TableProposal
+from obhut.datamap.proposal import ColumnProposal, Proposal, SubjectProposal, TableProposal
 
 _WIDTH = 120
 _HEAD = """\
@@ -70,7 +70,7 @@ def _rules(table: TableProposal) -> Iterator[str]:
         yield "        columns:"
     for column in table.columns:
         rule = f"{{category: {column.category}, anonymise: {column.anonymise}}}" if column.anonymise else column.category
-        yield f"          {scalar(column.name)}: {rule}{_remark(column.decide, column.reason)}"
+        yield f"          {scalar(column.name)}: {rule}{_remark(column.decide, _reason(column))}"
     if table.unknown:
         yield f"        # DECIDE: personal or not? {', '.join(table.unknown)}"
     if table.not_personal:
@@ -81,6 +81,10 @@ def _rules(table: TableProposal) -> Iterator[str]:
         yield f"          - {{to: {scalar(link.to)}, {link.text}}}{_remark(link.decide)}"
     if table.erase:
         yield f"        erase: {table.erase}"
+
+
+def _reason(column: ColumnProposal) -> str | None:
+    return None if column.confidence is None else f"{column.confidence:.2f}, {'; '.join(column.reasons)}"
 
 
 def _remark(decide: str | None, reason: str | None = None) -> str:

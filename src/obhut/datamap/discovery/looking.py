@@ -116,7 +116,8 @@ def _value(column: Column) -> Composed:
         return SQL("CASE WHEN isfinite({0}) THEN extract(year FROM {0})::int END").format(name)
     if column.base_type in TEXT:
         return SQL("left({}::text, {})").format(name, Literal(_LENGTH))
-    return SQL("CASE WHEN pg_column_size({0}) < {1} THEN to_jsonb({0})::text END").format(name, Literal(_DOCUMENT))
+    document = SQL("{}::text").format(name) if column.base_type in JSON else SQL("to_jsonb({})::text").format(name)
+    return SQL("CASE WHEN pg_column_size({}) < {} THEN {} END").format(name, Literal(_DOCUMENT), document)
 
 
 def _source(table: Table, pages: int) -> Composed:
@@ -134,7 +135,7 @@ def _judge(column: Column, values: list[Any], key: bytes) -> Look:
         return Look(len(filled), len(set(filled)), years=(sum(1 for year in filled if 1900 <= year <= _YOUNGEST), len(set(filled))))
     if column.base_type in TEXT:
         return judged(filled, key)
-    return _documents([json.loads(value) for value in filled], key)
+    return _documents(filled, key)
 
 
 _YOUNGEST: Final = 2012
@@ -167,12 +168,15 @@ def contained(inner: frozenset[bytes], outer: frozenset[bytes]) -> float:
     return len(compared & outer) / len(compared) if len(compared) >= _COMPARED else 0.0
 
 
-def _documents(documents: list[Any], key: bytes) -> Look:
+def _documents(written: list[str], key: bytes) -> Look:
     inventory = Inventory()
-    for document in documents:
-        inventory.add(document)
+    for text in written:
+        try:
+            inventory.add(json.loads(text))
+        except (RecursionError, ValueError):
+            inventory.unruly = True  # nested deeper than anybody can name, or a number that is none
     texts = inventory.texts()
     if set(texts) == {"$[*]"}:
         return judged(texts["$[*]"], key)  # an array of texts: its elements are the values
     paths = {path: judged(found) for path, found in texts.items()}
-    return Look(len(documents), 0, paths=paths, unruly=inventory.unruly)
+    return Look(len(written), 0, paths=paths, unruly=inventory.unruly)

@@ -41,8 +41,8 @@ def file_at(commit_hash: str, path: Path) -> str | None:
     Raises:
         GitReferenceError: it is no text.
     """
-    folder = path.resolve().parent
-    content = _git(folder, "show", f"{commit_hash}:./{path.name}")
+    file = path.resolve()
+    content = _git(file.parent, "show", f"{commit_hash}:./{file.name}")
     try:
         return None if content is None else content.decode("utf-8")
     except UnicodeDecodeError:
