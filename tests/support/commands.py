@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import obhut
+from support.forkserver import ForkServer
 
 SOURCE = Path(obhut.__file__).parent.parent
 PATIENCE = 180.0  # seconds for one command; a command that hangs fails its test
@@ -78,21 +81,18 @@ class Commands:
         """Run a command to its end, whatever that is."""
         begun = time.monotonic()
         # Output goes to files: a server that the command leaves running may inherit a pipe, and reading to its end would wait for it.
-        with (self.config.parent / "stdout").open("w+") as out, (self.config.parent / "stderr").open("w+") as err:
-            done = subprocess.run(
-                self.line(arguments),
-                env=self.environment(env),
-                cwd="/",
-                stdout=out,
-                stderr=err,
-                text=True,
-                input=stdin,
-                timeout=patience,
-                check=False,
-            )
+        with (
+            (self.config.parent / "stdout").open("w+") as out,
+            (self.config.parent / "stderr").open("w+") as err,
+            tempfile.TemporaryFile("w+") as given,
+        ):
+            given.write(stdin)
+            given.seek(0)
+            files = [file.fileno() for file in (given, out, err)]
+            status = _server().run(self.line(arguments)[3:], self.environment(env), files, patience)
             out.seek(0)
             err.seek(0)
-            result = Result(tuple(map(str, arguments)), done.returncode, out.read(), err.read(), time.monotonic() - begun)
+            result = Result(tuple(map(str, arguments)), status, out.read(), err.read(), time.monotonic() - begun)
         self.log.append(result)
         return result
 
@@ -130,6 +130,12 @@ class Commands:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+
+@lru_cache(maxsize=1)
+def _server() -> ForkServer:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OBHUT_", "PG"))}
+    return ForkServer({**kept, "PYTHONPATH": str(SOURCE), "LC_ALL": "C.UTF-8", "NO_COLOR": "1"})
 
 
 def children(pid: int) -> dict[int, str]:
