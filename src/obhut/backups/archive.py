@@ -13,7 +13,7 @@ from pathlib import Path
 from obhut.backups import catalogue, seal, wal
 from obhut.backups import keys as key_lending
 from obhut.backups.catalogue import Backup, BackupKind, BackupState
-from obhut.backups.errors import BrokenChainError, NoBackupError, WalError, WalGapError
+from obhut.backups.errors import BrokenChainError, NoBackupError, WalError
 from obhut.backups.layout import Layout
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.ids import BackupId, Lsn
@@ -177,16 +177,3 @@ def _links(backup: Backup, by_id: dict[BackupId, Backup]) -> list[Backup]:
     if links[-1].kind is not BackupKind.FULL:
         raise BrokenChainError(f"base backup {backup.id} cannot be used: its chain has no full one", 'Run "obhut backup check".')
     return links[::-1]
-
-
-def require_no_hole(missing: wal.WalHole | None) -> None:
-    """Refuse to go on over a gap.
-
-    Raises:
-        WalGapError: names the first and the last missing segment.
-    """
-    if missing is not None:
-        raise WalGapError(
-            f"the WAL has a hole: segments {missing.first} to {missing.last} are missing",
-            "Choose a target before the hole, or a base backup after it.",
-        )

@@ -67,12 +67,6 @@ class WalError(BackupError):
     code = "wal-invalid"
 
 
-class WalGapError(WalError):
-    """The chain of WAL segments has a hole."""
-
-    code = "wal-gap"
-
-
 class WalConflictError(WalError):
     """Two different files claim to be the same WAL segment."""
 

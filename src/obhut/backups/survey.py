@@ -23,7 +23,6 @@ from obhut.backups.repository import Repository
 from obhut.keystore.store import KeyState
 
 _ID: Final = re.compile(r"(\d{8}T\d{6})")
-_SEGMENT: Final = re.compile(r"[0-9A-F]{24}(\.partial)?")
 _TEMPORARY: Final = (".tmp", ".compressed", ".uncompressed")
 # No rows in these: configuration, positions, process ids, positions of timelines, names of segments. Logs name files and positions.
 _BOOKKEEPING: Final = re.compile(r"barman\.conf|identity\.json|.*-xlog\.db|.*\.lock|[0-9A-F]{8}\.history|(log|run)/[^/]+")
@@ -157,8 +156,3 @@ def _sealed_until(path: Path, database: str) -> datetime | None:
         return None
     # The last moment of the span, not the first of the next one.
     return span + key_lending.SPAN - timedelta(microseconds=1) if span else None
-
-
-def segment_like(name: str) -> bool:
-    """Whether a name is that of a WAL segment."""
-    return _SEGMENT.fullmatch(name) is not None

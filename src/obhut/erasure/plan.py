@@ -116,11 +116,6 @@ def earlier_by(moment: datetime, period: str) -> datetime:
     return moment
 
 
-def kept_until(treatment: Treatment, erased_at: datetime) -> datetime | None:
-    """Return the moment at which a ``keep`` is over, or None for another treatment."""
-    return add_period(erased_at, treatment.period) if treatment.verb is Verb.KEEP and treatment.period else None
-
-
 def keep_periods(graph: Graph) -> frozenset[str]:
     """Return the periods of all ``keep`` treatments of the map."""
     return frozenset(treatment.period for treatment in _treatments(graph) if treatment.verb is Verb.KEEP and treatment.period)

@@ -18,7 +18,7 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 from obhut.postgres.errors import SerializationError, safe
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, trusted
+from obhut.postgres.sql import SQL, Composable, Composed, Literal, trusted
 
 _TID, _TID_ARRAY = 27, 1010  # oids of pg_catalog.tid and tid[]
 Query = Composable | str
@@ -262,8 +262,3 @@ def parameter(url: str, name: str) -> str | None:
     """Return one parameter of a connection string."""
     found = conninfo.conninfo_to_dict(url).get(name)
     return None if found is None else str(found)
-
-
-def quoted_identifier(name: str) -> str:
-    """Return the name quoted for use in text that is not sent through a session (a file for psql, say)."""
-    return Identifier(name).as_string(None)

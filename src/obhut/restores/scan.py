@@ -204,13 +204,3 @@ def variants(value: str) -> set[bytes]:
     with contextlib.suppress(ValueError):
         found.add(uuid.UUID(value).bytes)  # a uuid column keeps sixteen bytes
     return found
-
-
-def relation_of(target: Session, path: str) -> str:
-    """Return the relation that a file of the data directory belongs to, or the first part of its path."""
-    match = re.fullmatch(r"data/base/(\d+)/(\d+)(?:_\w+)?(?:\.\d+)?", path)
-    if match:
-        name = target.value("SELECT pg_filenode_relation(0, %s)::regclass::text", (int(match[2]),))
-        if name:
-            return str(name)
-    return "/".join(path.split("/")[:2])

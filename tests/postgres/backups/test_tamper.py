@@ -155,30 +155,6 @@ def test_each_damage_to_wal_is_found_and_refused(installation, repository, place
     assert codes(installation, deep=True) == set()
 
 
-def test_the_chain_of_records_is_followed_to_the_target(installation, repository, place) -> None:
-    """Every record to the target is read; a target beyond the last record, and a record that is damaged in plain, are refused."""
-    from obhut.backups import records
-    from obhut.backups.errors import WalError
-
-    full = repository.backups()[0]
-    lsn = installation.add_person("target@example.org")
-    installation.archive()
-    target = place / "w"
-    target.mkdir()
-    segments = repository.wal_segments(1, full.begin_lsn)
-    repository.stage_wal(segments, target)
-    programs = installation.workshop.present()[2].binaries
-    records.check(target, 1, full.begin_lsn, lsn, programs)
-    with pytest.raises(WalError, match="do not lead"):
-        records.check(target, 1, full.begin_lsn, repository.wal_end(1, full.begin_lsn), programs)
-    content = bytearray((target / segments[0].name).read_bytes())
-    begin = int(full.begin_lsn.split("/")[1], 16) % len(content)
-    content[begin : begin + 32] = bytes(byte ^ 0xFF for byte in content[begin : begin + 32])  # the very first record that counts
-    (target / segments[0].name).write_bytes(content)
-    with pytest.raises(WalError):
-        records.check(target, 1, full.begin_lsn, lsn, programs)
-
-
 def test_another_key_store_opens_nothing(installation, repository, place) -> None:
     """With the repository alone, and a key store of one's own, nothing can be read."""
     from obhut.backups.archive import Archive
