@@ -193,6 +193,10 @@ def test_a_map_that_says_less_is_named() -> None:
     less = MAP.replace("          notes: {category: user.content, anonymise: null}\n", "").replace("[id, kind]", "[id, kind, notes]")
     new = load_map(less.replace("erase: delete", "erase: anonymise")).database("d")
     assert [finding.code for finding in reclassified("d", old, new)] == ["drift-reclassified", "drift-erasure"]
+    kept = load_map(
+        MAP.replace("blob: {category: user, anonymise: empty}", "blob: {category: user, anonymise: empty, mask: {keep: x}}")
+    ).database("d")
+    assert [finding.code for finding in reclassified("d", old, kept)] == ["drift-mask"]
     assert reclassified("d", old, old) == []
 
 

@@ -75,7 +75,7 @@ def discover(
             look, bare = looks.get(column.name), names.bare(column.name, called)
             if column.name in keys[table.oid]:
                 verdict = Verdict(None, 0.9, _KEY)
-            elif look is not None and look.paths:
+            elif look is not None and (look.paths or look.unruly):
                 document = _document(table, column, roles[table.oid], look)
                 documents[table.oid][column.name] = document
                 verdict = _whole(document, weigh(table, column, roles[table.oid], None, bare))

@@ -237,7 +237,7 @@ def _family(type_: str) -> object:
 
 
 def reclassified(database: str, before: DatabaseMap, now: DatabaseMap) -> list[Finding]:
-    """Return where the map itself says less than at the other commit: personal columns that are not any more, rows that stay."""
+    """Return where the map itself says less than at the other commit: personal columns that are none any more, what stays."""
     found = []
     for name, rule in now.tables.items():
         old = before.tables.get(name)
@@ -249,6 +249,12 @@ def reclassified(database: str, before: DatabaseMap, now: DatabaseMap) -> list[F
                 fact = f"column {name}.{column} was {former.category} and is not personal now"
                 todo = "A person has to have decided that; say why in the commit."
                 found.append(Finding("drift-reclassified", (database, "tables", name), fact, todo, Severity.WARNING))
+        for column, entry in rule.columns.items():
+            former_mask = old.columns[column].mask if column in old.columns else None
+            if entry.mask and entry.mask.transformer == "keep" and former_mask != entry.mask:
+                fact = f"copies for tests keep {name}.{column} from now on"
+                where = (database, "tables", name, "columns", column)
+                found.append(Finding("drift-mask", where, fact, "Who may see it there?", Severity.WARNING))
         if old.erase and rule.erase and old.erase.verb is Verb.DELETE and rule.erase.verb is not Verb.DELETE:
             fact = f"rows of {name} were deleted by an erasure and are now: {rule.erase.verb}"
             found.append(
