@@ -123,11 +123,8 @@ class _Suggestion:
         root = self.land.root
         return [
             key
-            for key in self.land.keys
-            if root(key.references) == table.oid
-            and root(key.table) != table.oid
-            and key.on_delete in {Action.NO_ACTION, Action.RESTRICT}
-            and not self.land.follows(key)
+            for key in self.land.keys_to(table.oid)
+            if root(key.table) != table.oid and key.on_delete in {Action.NO_ACTION, Action.RESTRICT} and not self.land.follows(key)
         ]
 
     def _links(self, table: Table, proposal: TableProposal) -> None:

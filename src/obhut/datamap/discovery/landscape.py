@@ -9,7 +9,7 @@ from typing import Final
 from obhut.datamap import vocabulary
 from obhut.datamap.discovery import names
 from obhut.datamap.discovery.findings import Discovery
-from obhut.datamap.discovery.references import Reference, references
+from obhut.datamap.discovery.references import People, Reference, references
 from obhut.datamap.surroundings import Surroundings
 from obhut.postgres.catalogue import Catalogue, ForeignKey, Table
 
@@ -39,7 +39,29 @@ class Landscape:
 
     def keys_of(self, oid: int) -> list[ForeignKey]:
         """Return the foreign keys of a table's rows."""
-        return [key for key in self.keys if self.root(key.table) == oid]
+        return self._keys_by_table.get(oid, [])
+
+    def keys_to(self, oid: int) -> list[ForeignKey]:
+        """Return the foreign keys that lead to a table."""
+        return self._keys_by_parent.get(oid, [])
+
+    @cached_property
+    def _keys_by_table(self) -> dict[int, list[ForeignKey]]:
+        found: dict[int, list[ForeignKey]] = defaultdict(list)
+        for key in self.keys:
+            found[self.root(key.table)].append(key)
+        return found
+
+    @cached_property
+    def _keys_by_parent(self) -> dict[int, list[ForeignKey]]:
+        found: dict[int, list[ForeignKey]] = defaultdict(list)
+        for key in self.keys:
+            found[self.root(key.references)].append(key)
+        return found
+
+    @cached_property
+    def _ranks(self) -> dict[int, int]:
+        return {table.oid: rank for rank, table in enumerate(self.subject_tables)}
 
     @cached_property
     def incoming(self) -> dict[int, int]:
@@ -111,9 +133,10 @@ class Landscape:
     def declared(self) -> dict[int, list[Reference]]:
         """References without a foreign key, by child."""
         found: dict[int, list[Reference]] = {}
+        people = People(self.subject_tables)
         for table in self.tables:
             bound = {name for key in self.keys_of(table.oid) for name in key.columns}
-            if listed := references(table, self.subject_tables, bound, self.surroundings):
+            if listed := references(table, people, bound, self.surroundings):
                 found[table.oid] = listed
         return found
 
@@ -136,10 +159,9 @@ class Landscape:
             return False
         people = [self.root(other.references) for other in self.keys_of(child) if self.distance.get(self.root(other.references)) == 0]
         # With several people in one row, the first by rank owns it; the others are only named in it.
-        ranks = {found.oid: rank for rank, found in enumerate(self.subject_tables)}
-        if parent in ranks and people:
-            return parent == min(people, key=lambda oid: ranks[oid])
-        return self.distance[parent] < self.distance[child] or parent not in ranks
+        if parent in self._ranks and people:
+            return parent == min(people, key=lambda oid: self._ranks[oid])
+        return self.distance[parent] < self.distance[child] or parent not in self._ranks
 
     def way_to(self, table: Table, controller: Table) -> list[ForeignKey]:
         """Return the fewest foreign keys that lead from a table to another, or nothing."""

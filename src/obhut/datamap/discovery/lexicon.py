@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ class Lexicon:
     generic: frozenset[str] = frozenset()  # names of columns that say nothing without their table
     pieces: frozenset[str] = frozenset()  # words that compounds are taken apart into
 
-    @property
+    @cached_property
     def longest(self) -> int:
         """Words of the longest phrase."""
         return max(map(len, self.phrases))
