@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from obhut.masking.keyed import BLOCK, bulk
 
-_ROUNDS = 10
+_ROUNDS = 8
 
 
 class Permutation:

@@ -20,7 +20,7 @@ from obhut.masking.make.registry import Context, maker
 from obhut.masking.model import TablePlan
 
 NULL = rb"\N"
-CHUNK = 1 << 18  # bytes
+CHUNK = 1 << 19  # bytes
 
 
 @dataclass(slots=True)

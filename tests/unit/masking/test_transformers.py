@@ -239,6 +239,18 @@ def test_keys_are_permuted_inside_their_range_and_the_rest_outside_of_it(keys: s
     assert all(-(2**31) <= key < 2**31 for key in made)
 
 
+def test_a_table_of_keys_says_what_the_permutation_says() -> None:
+    """Once many keys were asked for, a table answers: with the same numbers, also with a range that does not begin at zero or below it."""
+    for low, high in ((1, 4096), (-20, 3000), (0, 70_000), (7, 40_000)):
+        table = TablePlan(1, "public.t", (column("rekey", Family.INTEGER),), 1, (ID,))
+        one = Masker(table, RunKey(bytes(32)), Facts({ID.name: Bounds(low, high)}))
+        chunk = b"".join(b"%d\n" % number for number in range(low, high + 1, 7))
+        first = one.mask(chunk)
+        again = [one.mask(chunk) for _ in range(4)]
+        assert set(again) == {first}
+        assert all(low <= int(line) <= high for line in first.split())
+
+
 def test_keys_that_the_narrowest_follower_cannot_hold_stay_apart_from_the_others() -> None:
     """A bigint key beyond an integer follower's range is issued anew beyond it."""
     made = [int(str(value)) for value in run(column("rekey", Family.INTEGER), [str(key) for key in (1, 2**31, 2**40, -(2**50), 2**63 - 1)])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 
 from obhut.datamap.kinds import Kind
@@ -15,6 +16,8 @@ from obhut.masking.make.numbers import token, uuid
 from obhut.masking.permutation import Permutation, permuted
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_TABLED = 1 << 22  # keys of a range that are written out at the most
+_STEP = 1 << 14  # keys at a time
 _SHAPES = (("0123456789", "0"), (_LETTERS, "a"), (_LETTERS.upper(), "A"))
 
 
@@ -70,6 +73,7 @@ def _numbers(kind: Kind, secret: bytes, bounds: Bounds) -> Maker:
     narrow = _around(kind.low, kind.high, secret[::-1], (bounds.low, bounds.high))
     wide = _around(-(1 << 63), (1 << 63) - 1, secret[1:] + secret[:1], (kind.low, kind.high))
     other = by_value(token(None), secret)
+    table = _Table(inner, bounds, offset)
 
     def fresh(cells: Cells) -> list[bytes]:
         try:
@@ -77,8 +81,8 @@ def _numbers(kind: Kind, secret: bytes, bounds: Bounds) -> Maker:
         except ValueError:
             return [_one(cell) for cell in cells]
         if min(numbers) >= bounds.low and max(numbers) <= bounds.high:
-            images = inner([number - offset for number in numbers] if offset else numbers)
-            return list(map(b"%d".__mod__, [image + offset for image in images] if offset else images))
+            found = table.look_up(numbers) or [image + offset for image in inner([number - offset for number in numbers])]
+            return list(map(b"%d".__mod__, found))
         return [b"%d" % _each(number) for number in numbers]
 
     def _each(number: int) -> int:
@@ -99,6 +103,35 @@ def _numbers(kind: Kind, secret: bytes, bounds: Bounds) -> Maker:
         return [NULL if cell == NULL else next(made) for cell in cells]
 
     return make
+
+
+class _Table:
+    """The new keys of a whole range, written out once it pays: a foreign key names the same people again and again.
+
+    At most 2**22 keys below 2**32, so 16 MB.
+    """
+
+    __slots__ = ("_asked", "_bounds", "_inner", "_keys", "_offset")
+
+    def __init__(self, inner: Permutation, bounds: Bounds, offset: int) -> None:
+        self._inner, self._bounds, self._offset = inner, bounds, offset
+        self._asked = 0
+        self._keys: array[int] | None = None
+
+    def look_up(self, numbers: Sequence[int]) -> list[int] | None:
+        """Return the new keys of numbers inside the range, or None while they are not worth a table."""
+        low, size = self._bounds.low, self._bounds.high - self._bounds.low + 1
+        if self._keys is None:
+            self._asked += len(numbers)
+            if size > _TABLED or self._asked * 2 < size or not 0 <= low <= self._bounds.high < 1 << 32:
+                return None
+            self._keys = array("I", [image for start in range(0, size, _STEP) for image in self._some(start, size)])
+        return list(map(self._keys.__getitem__, [number - low for number in numbers] if low else numbers))
+
+    def _some(self, start: int, size: int) -> Sequence[int]:
+        first = self._bounds.low - self._offset
+        images = self._inner(range(first + start, first + min(start + _STEP, size)))
+        return [image + self._offset for image in images] if self._offset else images
 
 
 def _inside(secret: bytes, bounds: Bounds) -> tuple[Permutation, int]:
