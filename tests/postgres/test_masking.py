@@ -7,6 +7,8 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import date
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,15 @@ from obhut.masking.checkdigits import luhn, valid_iban, valid_tax_number
 from obhut.masking.expressions import anonymised, masked
 from obhut.masking.facts import Facts
 from obhut.masking.keys import RunKey
-from obhut.masking.model import MaskPlan
+from obhut.masking.model import MaskPlan, Person
 from obhut.masking.plan import plan
 from obhut.masking.stream import Count, Masker, stream
 from obhut.masking.trial import trial
+from obhut.masking.verdict import Evidence, judge
 from obhut.postgres.catalogue import Catalogue, read_catalogue
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, column_list, trusted
+from obhut.postgres.sql import load as load_sql
 
 SAMPLES = Path(os.environ.get("OBHUT_SAMPLES", Path(__file__).parents[2] / "../shared/data"))
 PAGILA_MAP = Path(__file__).parents[1] / "data" / "pagila.datamap.yaml"
@@ -440,3 +444,22 @@ def test_rules_of_the_server_give_the_same_again(
             if len(options) < 2:
                 again = SQL("SELECT ({})::text FROM t ORDER BY n").format(anonymised(rule, column)(trusted("x")))
                 assert [row[0] for row in session.rows(again)] == once
+
+
+def test_the_demo_vendor_can_be_copied_as_its_map_stands(database: Any) -> None:
+    """No refusal, every key of people's rows issued anew, and nothing but evidence is missing for the word."""
+    with database.session() as session:
+        for statement in load_sql("obhut.demo", "kursblick_tables").values():
+            session.execute(statement)
+        text = resources.files("obhut.demo").joinpath("datamap.yaml").read_text(encoding="utf-8")
+        made, _, _ = planned(session, text, "kursblick")
+    assert made.refusals == ()
+    assert [column.name for table in made.tables.values() for column in table.columns if column.reason.startswith("the key stays")] == []
+    assert {"public.participants.id", "public.payments.id", "public.messages.id"} <= {domain.name for domain in made.keys}
+    verdict = judge(made, Evidence(), date(2026, 1, 1))
+    assert all(criterion.met for criterion in verdict.criteria if criterion.id in {"classified", "keys"})
+    people = next(table for table in made.tables.values() if table.name == "public.messages")
+    assert (people.column("sender_name").person, people.column("recipient_name").person) == (
+        Person("participant", "sender_id"),
+        Person("participant", "recipient_id"),
+    )

@@ -68,6 +68,7 @@ class Identities:
                 self._found(node, name)
         self._follow()
         self._narrow()
+        self._note_kept()
 
     def clashes(self) -> Iterator[Clash]:
         """Yield columns that follow several domains in the same rows."""
@@ -88,38 +89,45 @@ class Identities:
         rule = node.rule.rekey
         if isinstance(rule, tuple):
             return tuple(name for name in rule if name in node.table.by_name)
-        if rule is False:
-            self._keep(node, "the map says rekey: false")
-            return ()
-        if rule is None and not self.people(node):
+        if rule is False or (rule is None and not self.people(node)):
             return ()
         return self._default(node)
 
     def _default(self, node: TableNode) -> tuple[str, ...]:
+        """Return the parts of the primary key to re-issue: a number or uuid that stands alone; among several a counted one or a uuid."""
         key = node.table.primary_key
-        if len(key) != 1:
-            return ()  # the parts of a composite key are foreign keys as a rule, and follow
-        name = key[0]
-        if name in node.rule.columns or self._names_a_parent(node.table.oid, name):
-            return ()
-        if name in self._surroundings.partition_keys.get(node.table.oid, ()):
-            self._keep(node, "the table is partitioned by it")
-            return ()
-        kind = self._kind(node, name)
-        if kind.family not in {Family.INTEGER, Family.UUID}:
-            self._keep(node, f"it is {kind.words}; give the column a category and a mask to change it")
-            return ()
-        return (name,)
+        found: list[str] = []
+        for name in key:
+            kind, column = self._kind(node, name), node.table.by_name[name]
+            counted = len(key) == 1 or kind.family is Family.UUID or column.identity or "nextval" in (column.default or "")
+            named = name in node.rule.columns or self._names_a_parent(node, name)
+            divides = name in self._surroundings.partition_keys.get(node.table.oid, ())
+            if counted and not named and not divides and kind.family in {Family.INTEGER, Family.UUID}:
+                found.append(name)
+        return tuple(found)
 
-    def _keep(self, node: TableNode, why: str) -> None:
-        for name in node.table.primary_key:
-            self.kept[node.table.oid, name] = why
+    def _stays(self, node: TableNode) -> str:
+        """Return why a key of people's rows is not re-issued."""
+        key = node.table.primary_key
+        if any(name in self._surroundings.partition_keys.get(node.table.oid, ()) for name in key):
+            return "the table is partitioned by it"
+        return f"it is {', '.join(self._kind(node, name).words for name in key)}; give it a category and a mask, or list it under rekey"
+
+    def _note_kept(self) -> None:
+        """Note the keys of people's rows of which no part is re-issued, masked, or follows another table's."""
+        for node in self._graph.tables.values():
+            key, oid = node.table.primary_key, node.table.oid
+            if not self.people(node) or any((oid, name) in self.variants or name in node.rule.columns for name in key):
+                continue
+            why = "the map says rekey: false" if node.rule.rekey is False else self._stays(node)
+            self.kept.update({(oid, name): why for name in key})
 
     def _kind(self, node: TableNode, name: str) -> Kind:
         return kind_of(node.table.by_name[name], self._surroundings.enums, self._surroundings.domain_limits)
 
-    def _names_a_parent(self, oid: int, column: str) -> bool:
-        return any(self._root(key.table) == oid and column in key.columns for key in self._graph.catalogue.foreign_keys)
+    def _names_a_parent(self, node: TableNode, column: str) -> bool:
+        declared = any(self._root(key.table) == node.table.oid and column in key.columns for key in self._graph.catalogue.foreign_keys)
+        return declared or any(link.form is LinkForm.COLUMNS and column in link.columns for link in node.links)
 
     def _found(self, node: TableNode, column: str) -> None:
         name = f"{node.table.full_name}.{column}"

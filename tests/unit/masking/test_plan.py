@@ -13,6 +13,7 @@ from obhut.datamap.surroundings import Surroundings
 from obhut.datamap.transformers import CATALOGUE, Effect, Per, Place
 from obhut.masking.errors import MaskingRefusedError
 from obhut.masking.model import ColumnPlan, MaskPlan
+from obhut.postgres.catalogue import Key
 
 ROOT = Path(__file__).parents[3]
 
@@ -184,6 +185,28 @@ def test_whatever_names_a_key_follows_it() -> None:
     rest = "        columns: {data: user.behavior}\n"
     made = table(visits('{to: public.patient, json: data, path: "$.who"}', column("data", "jsonb"), rest=rest), "visit")
     assert made.column("data").keys_at[0].path == ("who",) and made.column("data").transformer == "json"
+
+
+def test_counted_parts_of_a_composite_key_are_issued_anew() -> None:
+    """(id, day) of a partitioned table: the counted number is; a position (order, line) is not, and a key without such a part says so."""
+    schema = people().table(
+        "payment", column("id", "bigint", default="nextval('payment_id_seq'::regclass)"), column("day", "date!"), column("patient_id")
+    )
+    rules = "      public.payment: {links: [{to: public.patient, columns: {patient_id: id}, erase: unlink}], not_personal: [id, day]}\n"
+    oid = schema.names["public.payment"]
+    schema.tables[oid] = replace(schema.tables[oid], keys=(Key("payment_pkey", True, ("id", "day"), None),))
+    made = table(planned(schema, rules, around=Surroundings(partition_keys={oid: ("day",)})), "payment")
+    assert made.column("id").transformer == "rekey" and made.column("day").transformer == "keep"
+    schema.tables[oid] = replace(schema.tables[oid], keys=(Key("payment_pkey", True, ("patient_id", "day"), None),))
+    made = table(planned(schema, rules), "payment")
+    assert made.column("patient_id").transformer == "rekey" and not made.column("day").reason.startswith("the key stays")
+    first = schema.tables[oid].columns[0]
+    schema.tables[oid] = replace(
+        schema.tables[oid],
+        columns=(replace(first, default=None), *schema.tables[oid].columns[1:]),
+        keys=(Key("k", True, ("id", "day"), None),),
+    )
+    assert table(planned(schema, rules), "payment").column("id").reason.startswith("the key stays")
 
 
 def test_rekey_can_be_refused_and_widened_by_the_map() -> None:
