@@ -28,7 +28,7 @@ check: $(READY) ## Lint, types, import rules, unit tests, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit -m "not slow"
+	$(BIN)/pytest -q -n 2 tests/unit -m "not slow"
 
 test: $(READY) ## Run every test, two files at a time; installs Debian's PostgreSQL where it is missing
 	@bash tools/debian.sh
