@@ -267,6 +267,43 @@ def test_several_writers_at_once_make_one_chain(opened_list, clock, new):
     assert ledger.verify_list(opened_list).size == 50
 
 
+def test_a_confirmation_finds_that_another_process_wrote_in_between(opened_list, clock, new):
+    """The one statement that confirms at once sees a head that moved, or a writer at work, and takes the usual way: nothing is lost or forked."""
+    (mine,) = ledger.record([new(1)], clock)
+    before = ledger.places().last
+    ledger.record([new(2)], clock)
+    ledger.places().last = before  # what this process would believe had the other one written
+    assert ledger.mark_effective("run_1", [mine], "0/16B3748", clock) == 1
+    assert [item.state for item in flat()] == [State.EFFECTIVE, State.RECORDED]
+
+    (third,) = ledger.record([new(3)], clock)
+    busy, free = threading.Event(), threading.Event()
+
+    def another_writer() -> None:
+        with ledger.places().writing():
+            busy.set()
+            free.wait(30)
+        ledger.places().close()
+
+    writer = threading.Thread(target=another_writer)
+    writer.start()
+    assert busy.wait(30)
+    threading.Timer(0.3, free.set).start()
+    assert ledger.mark_effective("run_2", [third], "0/16B3749", clock) == 1
+    assert free.is_set()  # it waited
+    writer.join(30)
+    assert ledger.verify_list(opened_list, settle_at=clock).states[State.EFFECTIVE] == 2
+
+
+def test_a_tombstone_that_was_lifted_meanwhile_is_not_confirmed(opened_list, clock, new):
+    """The state counts, not what the caller remembers of it."""
+    (item,) = ledger.record([new(1)], clock)
+    ledger.lift([item.id], INS, clock)
+    with pytest.raises(IllegalMoveError):
+        ledger.mark_effective("run_1", [item], "0/16B3748", clock)
+    assert ledger.verify_list(opened_list).states[State.LIFTED] == 1
+
+
 def test_a_batch_larger_than_a_segment_and_a_new_month(opened_list, clock, new):
     """A batch above 10,000 becomes several segments; a new month starts a new file."""
     ledger.record([new(number) for number in range(10_050)], clock)
