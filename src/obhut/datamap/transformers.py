@@ -116,11 +116,6 @@ class Transformer:
         return self.place is Place.CLIENT and self.per is not None and self.per is not Per.ROW
 
     @property
-    def pseudonymising(self) -> bool:
-        """Whether its result alone keeps a copy from being called anonymised where it stands on an identifier."""
-        return self.effect is Effect.PSEUDONYMISES
-
-    @property
     def arrays(self) -> bool:
         """Whether it takes arrays: as a whole, or element by element."""
         return self.place is Place.CLIENT or self.families == _ANY or self.name == "empty"

@@ -24,11 +24,6 @@ def escape(value: bytes) -> bytes:
     return value if _SPECIAL.search(value) is None else _SPECIAL.sub(lambda found: _ESCAPES[found[0][0]], value)
 
 
-def unescaped(cells: Sequence[bytes]) -> Sequence[bytes]:
-    """Return what cells mean; the very same list where none has a backslash."""
-    return cells if not any(b"\\" in cell for cell in cells) else [cell if cell == NULL else unescape(cell) for cell in cells]
-
-
 def elements(array: bytes) -> tuple[list[bytes | None], list[bytes]]:
     """Return an array's elements (None for NULL) and what stands around them, one piece more than there are elements.
 

@@ -91,7 +91,6 @@ class Pool:
     name: str
     oid: int
     column: str
-    base_type: str
     quantiles: bool
     k: int
 

@@ -124,7 +124,7 @@ class _Planner:
         own = self._identities.domains.get(place)
         reads = tuple(dict.fromkeys(name for variant in variants for name, _ in variant.when))
         reason = "the key is issued anew" if own else f"follows {variants[0].domain}"
-        return replace(bare, transformer="rekey", per=Per.VALUE, key=variants, reads=reads, reason=reason)
+        return replace(bare, transformer="rekey", per=Per.VALUE, key=variants, reads=reads, reason=reason, unique=own is not None)
 
     def _personal(self, node: TableNode, column: Column, bare: ColumnPlan, rule: ColumnRule) -> ColumnPlan:
         unique = any(column.name in (*key.columns, *self._reads(node).get(key.name, ())) for key in node.table.keys)
@@ -178,7 +178,7 @@ class _Planner:
     def _pool(self, node: TableNode, draft: ColumnPlan) -> None:
         name = f"{node.table.full_name}.{draft.name}"
         smooth = draft.kind.family in {Family.INTEGER, Family.NUMBER, Family.DATE} and not draft.kind.array
-        self._pools[name] = Pool(name, node.table.oid, draft.name, draft.kind.base_type, smooth, int(draft.options.get("k", 5)))
+        self._pools[name] = Pool(name, node.table.oid, draft.name, smooth, int(draft.options.get("k", 5)))
 
     def _reads(self, node: TableNode) -> Mapping[str, tuple[str, ...]]:
         return self._surroundings.index_reads.get(node.table.oid, {})

@@ -19,7 +19,6 @@ class Words:
     country: str
     house: str
     place: str
-    company: str
     first_names: tuple[bytes, ...]
     last_names: tuple[bytes, ...]
     streets: tuple[bytes, ...]
@@ -74,7 +73,6 @@ def words(locale: str) -> Words:
             str(content["country"]),
             str(content["house"]),
             str(content["place"]),
-            str(content["company"]),
             _encoded(_items(content["first_names"], None)),
             _encoded(_items(content["last_names"], None)),
             _encoded(_items(content["streets"], ";")),

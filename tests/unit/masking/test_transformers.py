@@ -510,6 +510,17 @@ def test_the_key_is_gone_when_it_is_destroyed() -> None:
         key.sub("email")
 
 
+def test_a_kept_key_gives_the_same_from_copy_to_copy() -> None:
+    """The stable mode: what one copy made of a value, the next one makes too; a random key does not."""
+    secret = bytes(range(32))
+    one, two = RunKey.kept(secret), RunKey.kept(secret)
+    sample = [f"person{n}@x.de" for n in range(20)]
+    assert one.stable and not RunKey().stable
+    assert run(column("email"), list(sample), one) == run(column("email"), list(sample), two)
+    with pytest.raises(ValueError):
+        RunKey.kept(b"short")
+
+
 def test_a_stream_of_another_form_is_refused_without_quoting_it() -> None:
     """Too few columns, half a line, a closed masker: an error that names the table and no value."""
     one = masker(column("email"), RunKey())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from obhut.masking.fields import NULL, array_of, elements, escape, unescape
@@ -161,8 +161,3 @@ def _like(old: Any, new: str) -> Any:
         except ValueError:
             return new
     return new
-
-
-def as_cells(values: Sequence[str]) -> Cells:
-    """Return texts as cells of a stream."""
-    return [escape(value.encode()) for value in values]

@@ -28,6 +28,8 @@ def rekey(
     key: RunKey,
     facts: Facts,
     wrap: Callable[[Maker], Maker],
+    *,
+    again: bool,
 ) -> Maker:
     """Return the maker of a column that holds re-issued keys.
 
@@ -38,8 +40,9 @@ def rekey(
         key: of the run.
         facts: with the ranges.
         wrap: takes arrays apart, where the column holds them.
+        again: whether the column names a key more than once.
     """
-    makers = [(variant.when, wrap(domain_maker(domains[variant.domain], key, facts))) for variant in variants]
+    makers = [(variant.when, wrap(domain_maker(domains[variant.domain], key, facts, again=again))) for variant in variants]
     if len(makers) == 1 and not makers[0][0]:
         return makers[0][1]
 
@@ -55,19 +58,19 @@ def rekey(
     return make
 
 
-def domain_maker(domain: KeyDomain, key: RunKey, facts: Facts) -> Maker:
-    """Return the maker of one domain's keys."""
+def domain_maker(domain: KeyDomain, key: RunKey, facts: Facts, *, again: bool = True) -> Maker:
+    """Return the maker of one domain's keys; ``again``: the column names a key more than once."""
     secret = key.sub(f"key.{domain.name}")
     if domain.kind.family is Family.UUID:
         return by_value(uuid, secret, _uuids)
-    return _numbers(domain.kind, secret, facts.range(domain.name))
+    return _numbers(domain.kind, secret, facts.range(domain.name), again=again)
 
 
 def _uuids(cells: Cells) -> Cells:
     return [cell.lower() for cell in cells]
 
 
-def _numbers(kind: Kind, secret: bytes, bounds: Bounds) -> Maker:
+def _numbers(kind: Kind, secret: bytes, bounds: Bounds, *, again: bool) -> Maker:
     inner, offset = _inside(secret, bounds)
     # Numbers that the narrowest follower can hold stay such numbers; the rest stays above.
     narrow = _around(kind.low, kind.high, secret[::-1], (bounds.low, bounds.high))
@@ -81,7 +84,9 @@ def _numbers(kind: Kind, secret: bytes, bounds: Bounds) -> Maker:
         except ValueError:
             return [_one(cell) for cell in cells]
         if min(numbers) >= bounds.low and max(numbers) <= bounds.high:
-            found = table.look_up(numbers) or [image + offset for image in inner([number - offset for number in numbers])]
+            found: Sequence[int] | None = table.look_up(numbers) if again else None
+            if found is None:
+                found = [image + offset for image in inner([number - offset for number in numbers])] if offset else inner(numbers)
             return list(map(b"%d".__mod__, found))
         return [b"%d" % _each(number) for number in numbers]
 

@@ -62,7 +62,7 @@ def maker(context: Context) -> Maker:
     column = context.column
     wrap: Callable[[Maker], Maker] = documents.by_element if column.kind.array else _as_it_is
     if column.transformer == "rekey" and column.key:
-        return keys.rekey(column.key, context.indexes, context.domains, context.key, context.facts, wrap)
+        return keys.rekey(column.key, context.indexes, context.domains, context.key, context.facts, wrap, again=not column.unique)
     if column.transformer in _WHOLE:
         return _WHOLE[column.transformer](context)
     return wrap(_scalar(context))
