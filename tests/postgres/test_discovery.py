@@ -142,6 +142,32 @@ def test_a_table_that_cannot_be_read_is_named(club: Any) -> None:
             session.execute(SQL("DROP ROLE {}").format(Identifier(f"reader_{club.name}")))
 
 
+def test_looking_writes_nothing_and_leaves_the_session_as_it_was(club: Any) -> None:
+    """A policy that writes when a table is read cannot: the table is named as unseen; afterwards the session has the limits that it had."""
+    role = Identifier(f"looker_{club.name}")
+    with club.session() as session:
+        session.execute("CREATE TABLE gesehen (n int)")
+        session.execute(
+            "CREATE FUNCTION merke() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO gesehen VALUES (1); RETURN true; END$$"
+        )
+        session.execute("ALTER TABLE vorrat ENABLE ROW LEVEL SECURITY")
+        session.execute("CREATE POLICY alle ON vorrat USING (merke())")
+        session.execute(SQL("CREATE ROLE {}").format(role))
+        session.execute(SQL("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {}").format(role))
+        session.set("row_security", "on")
+        session.set("statement_timeout", "77s")
+        session.execute(SQL("SET ROLE {}").format(role))
+        catalogue = read_catalogue(session)
+        seen = sample(session, catalogue)
+        assert [catalogue.tables[oid].name for oid in seen.unseen] == ["vorrat"]
+        assert [session.value(f"SHOW {name}") for name in ("statement_timeout", "default_transaction_read_only")] == ["77s", "off"]
+        session.execute("SELECT count(*) FROM vorrat")
+        session.execute("RESET ROLE")
+        assert session.value("SELECT count(*) FROM gesehen") > 0, "the policy writes where it may"
+        session.execute(SQL("DROP OWNED BY {}").format(role))
+        session.execute(SQL("DROP ROLE {}").format(role))
+
+
 def test_documents_that_nobody_can_read(club: Any) -> None:
     """A document nested a thousandfold, one with a NUL and one of half a megabyte stop nothing; the column stays a question."""
     with club.session() as session:
