@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,10 +12,14 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 from obhut.cli.context import Context, context
-from obhut.cli.exits import UsageError
+from obhut.cli.exits import Exit, UsageError
 from obhut.controllers import register
-from obhut.erasure import ledger, notes, vectors
+from obhut.erasure import canary, ledger, notes, vectors
 from obhut.erasure.entries import Decision, State, Tombstone
+from obhut.finality import clean as cleaning
+from obhut.finality import look, prove
+from obhut.foundation.language import text
+from obhut.postgres.connections import Session
 from obhut.postgres.control import open_control
 from obhut.restores.inventory import inventory_of
 
@@ -25,6 +31,7 @@ app = App(
 _COLUMNS: Final = ["number", "tombstone", "database", "kind", "action", "state", "epoch", "erased at", "instruction"]
 # A WAL segment is as old as its first record, a file's time tells its last one; and clocks differ.
 
+DatabaseArgument = Annotated[str, Parameter(help="Name of the protected database.")]
 TombstoneIdArgument = Annotated[str, Parameter(help='Id of the tombstone, as "obhut erasures list" shows it.')]
 InstructionOption = Annotated[str, Parameter(help="Id of the controller's documented instruction to do so.")]
 
@@ -142,6 +149,119 @@ def retire(
     inventory = inventory_of(here.settings, database, here.clock)
     retired = 0 if dry_run else ledger.retire(inventory, here.clock)
     here.output.result({"database": database, "copies_since": inventory.copies_since, "retired": retired})
+
+
+@app.command
+def residue(
+    database: DatabaseArgument,
+    *,
+    values_from: Annotated[
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="File with values that were erased, one a line; - reads standard input. Their bytes are searched for.",
+        ),
+    ] = None,
+    canaries: Annotated[bool, Parameter(negative="", help="Search for the bytes of canaries that were erased.")] = False,
+) -> int:
+    """Show where bytes of erased people may remain, and by which date they are gone.
+
+    In heap, indexes, planner statistics, WAL and backups, for every confirmed erasure and sweep of which something may be left. A file
+    counts as clean once it was built anew after no snapshot could see the old rows; nothing needs to be known about the values. With
+    --values-from or --canaries the server's files are read through the server and searched, where the role may do so: exit status 5 when
+    something is found. The values go nowhere else.
+    """
+    here = _opened()
+    found = look.look(here.settings, database, here.clock)
+    hits = _search(database, _values(database, values_from, canaries=canaries)) if values_from or canaries else []
+    document = {**_residue(found), "searched": [asdict(one) for one in hits]}
+    here.output.result(document, lambda: _show_residue(here, found, hits))
+    return Exit.UNPROVEN if any(one.hits for one in hits) else Exit.OK
+
+
+@app.command
+def clean(
+    database: DatabaseArgument,
+    *,
+    rewrite: Annotated[
+        bool, Parameter(negative="", help="Also rewrite tables: nobody can use a table while it is being rewritten.")
+    ] = False,
+) -> None:
+    """Remove what erasures have left as bytes: vacuum, rebuild indexes, renew statistics; rewrite tables when asked.
+
+    Nobody waits for the first three. "obhut serve" does them once a day, and rewrites tables in the window of the settings
+    (databases.<name>.finality.window). Base backups copy what remains in tables, so their clock starts with the rewrite.
+    """
+    here = _opened()
+    done = cleaning.clean(here.settings, database, here.clock, rewrite=rewrite)
+    here.output.result({**asdict(done.work), "residue": _residue(done.residue)}, lambda: _show_cleaned(here, done))
+
+
+def _values(database: str, source: Path | None, *, canaries: bool) -> list[str]:
+    found = [one.token for one in canary.all_of(database) if one.tombstone] if canaries else []
+    if source is None:
+        return found
+    try:
+        content = sys.stdin.read() if str(source) == "-" else source.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise UsageError(f"--values-from: {source} cannot be read as text", "Give a file with one value a line, or -.") from None
+    return [*found, *(line.strip() for line in content.splitlines() if line.strip())]
+
+
+def _search(database: str, values: list[str]) -> list[prove.Hits]:
+    here = context()
+    with Session.connect(here.settings.database(database).url, application_name="obhut finality") as session:
+        return prove.search(look.take_in(here.settings, database, session), values)
+
+
+def _residue(found: look.Residue) -> dict[str, object]:
+    return {
+        "database": found.database,
+        "looked_at": found.looked_at,
+        "finished": found.finished,
+        "finished_people": found.finished_people,
+        "open": [
+            {
+                "observation": one.seen.id,
+                "entries": [one.first_entry, one.last_entry],
+                "erasures": one.runs,
+                "people": one.people,
+                "observed_at": one.seen.taken_at,
+                "settled_at": one.seen.settled_at,
+                "traces": [asdict(trace) for trace in traces],
+            }
+            for one, traces in found.open
+        ],
+    }
+
+
+def _show_residue(here: Context, found: look.Residue, hits: Sequence[prove.Hits]) -> None:
+    here.output.table(
+        ["erasures", "people", "observed at", "place", "state", "gone by", "objects", "why"],
+        [
+            (one.runs, one.people, one.seen.taken_at, trace.place, trace.state, trace.when, len(trace.objects), text(trace.why) or None)
+            for one, traces in found.open
+            for trace in traces
+        ],
+        empty="Nothing of any confirmed erasure may be left anywhere.",
+    )
+    here.output.say("{runs} erasures of {people} people have left nothing anywhere.", runs=found.finished, people=found.finished_people)
+    if hits:
+        found_in = [(one.place, one.name, one.bytes_read, one.hits) for one in hits if one.hits]
+        here.output.table(["place", "object", "bytes read", "hits"], found_in, empty="No byte of these values was found.")
+
+
+def _show_cleaned(here: Context, done: cleaning.Cleaned) -> None:
+    work = done.work
+    here.output.pairs(
+        {
+            "vacuumed": len(work.vacuumed),
+            "indexes rebuilt": len(work.rebuilt),
+            "statistics renewed": len(work.analysed),
+            "rewritten": len(work.rewritten),
+        }
+    )
+    _show_residue(here, done.residue, ())
 
 
 @app.command

@@ -75,6 +75,7 @@ STATUS: dict[str, Exit] = {
     "backup-server-unsuitable": Exit.REFUSED,
     "restore-refused": Exit.REFUSED,
     "retention-refused": Exit.REFUSED,
+    "finality-refused": Exit.REFUSED,
     "restore-state": Exit.REFUSED,
     "restore-target-not-empty": Exit.REFUSED,
     "demo-folder-foreign": Exit.REFUSED,
@@ -102,6 +103,7 @@ STATUS: dict[str, Exit] = {
     # begun, journalled, to be resumed
     "restore-stream-failed": Exit.PARTIAL,
     "retention-notice-failed": Exit.PARTIAL,
+    "finality-incomplete": Exit.PARTIAL,
     "interrupted": Exit.INTERRUPTED,
 }
 

@@ -36,3 +36,8 @@ def opened_system(database: str) -> str | None:
     """Return the system identifier of the server that the last restore of a database opened; None before the first restore."""
     row = ledger.places().session().row(_SQL["opened_system"], (database,))
     return None if row is None else str(row[0])
+
+
+def opened_at(database: str, server: str) -> datetime | None:
+    """Return when a restore opened the server with this system identifier, if one did."""
+    return ledger.places().session().value(_SQL["opened_at"], (database, server))  # type: ignore[no-any-return]  # a moment or None

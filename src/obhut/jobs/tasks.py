@@ -19,6 +19,9 @@ from obhut.backups import run as backups
 from obhut.erasure import canary
 from obhut.erasure.erase import Eraser
 from obhut.erasure.finish import finish, sweep_kept
+from obhut.finality.clean import clean
+from obhut.finality.look import look
+from obhut.finality.windows import is_open
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import Clock, SystemClock
 from obhut.foundation.errors import ObhutError
@@ -111,6 +114,37 @@ def sweep_inactive(database: str) -> None:
         )
     if done.failed:
         raise JobFailedError("retention-partial")
+
+
+@app.periodic(cron="47 * * * *")
+@app.task(name="finality.schedule_look", queue=QUEUE)
+def schedule_look(timestamp: int) -> None:
+    """Take in new erasures once an hour; rewrite tables where the window is open."""
+    _defer("finality.look", timestamp)
+
+
+@app.periodic(cron="11 5 * * *")
+@app.task(name="finality.schedule_clean", queue=QUEUE)
+def schedule_clean(timestamp: int) -> None:
+    """Vacuum, rebuild and renew once a day what erasures have touched."""
+    _defer("finality.clean", timestamp)
+
+
+@app.task(name="finality.look", queue=QUEUE)
+def look_after_traces(database: str) -> None:
+    """Note when the traces of new erasures can be removed, and remove them for good while the window is open."""
+    settings, clock = _Surroundings.settings, _Surroundings.clock
+    window = settings.database(database).finality
+    if is_open(window.window, window.zone, clock.now()):
+        _do("clean", database, lambda: clean(settings, database, clock))
+    else:
+        _do("look", database, lambda: look(settings, database, clock))
+
+
+@app.task(name="finality.clean", queue=QUEUE)
+def clean_traces(database: str) -> None:
+    """Remove traces without keeping anybody waiting."""
+    _do("clean", database, lambda: clean(_Surroundings.settings, database, _Surroundings.clock))
 
 
 @app.task(name="erasure.tidy", queue=QUEUE)

@@ -12,7 +12,7 @@ from obhut.erasure import ledger
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
-from obhut.promises import examine, inactivity
+from obhut.promises import examine, inactivity, traces
 from obhut.promises.model import PROMISES, Evidence, Promise, State, Verdict
 
 Examiner = Callable[[Settings, Clock], Iterator[Evidence]]
@@ -23,7 +23,7 @@ EXAMINERS: dict[str, tuple[Examiner, ...]] = {
     "in-transit": (examine.connections,),
     "inactivity": (inactivity.inactivity,),
     "backup": (examine.backups,),
-    "erasure": (examine.erasure_list, examine.erasures, examine.absence, examine.restores),
+    "erasure": (examine.erasure_list, examine.erasures, examine.absence, traces.traces, examine.restores),
 }
 
 

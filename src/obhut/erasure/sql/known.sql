@@ -17,3 +17,6 @@ SELECT system_identifier FROM erasure_epoch WHERE database = %s ORDER BY number 
 -- anonymised_since: people of a controller and kind whose anonymisation was recorded since a moment
 SELECT count(*) FROM erasure_tombstone
 WHERE database = %s AND subject_kind = %s AND controller = %s AND action = 'anonymise' AND erased_at >= %s AND state IN ('recorded', 'effective')
+
+-- opened_at: when a restore opened a server
+SELECT max(opened_at) FROM erasure_epoch WHERE database = %s AND system_identifier = %s
