@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 import obhut
-from bench import erasing, restoring, shop
+from bench import erasing, restoring, shop, sweeping
 from bench.measure import Comparison, host, watched
 from obhut.demo import folder
 from obhut.foundation.redaction import configure
@@ -39,11 +39,12 @@ class Scale:
     batch: int
     tombstones: int
     rounds: int
+    portal: int  # people, one in ten of them inactive
 
 
 SCALES = {
-    "full": Scale("full", people=52_000, single=420, batch=10_000, tombstones=1_000_000, rounds=3),
-    "small": Scale("small", people=600, single=60, batch=100, tombstones=5_000, rounds=1),
+    "full": Scale("full", people=52_000, single=420, batch=10_000, tombstones=1_000_000, rounds=3, portal=1_000_000),
+    "small": Scale("small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000),
 }
 
 
@@ -83,6 +84,9 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
                 found.append(erasing.batch(place, source, range(1, scale.batch + 1), scale.rounds, mixed=mixed))
             with say(console, f"erasing {scale.single:,} people one by one, every second one by hand; {kind}"):
                 found.append(erasing.one(place, source, range(1, scale.single + 1), mixed=mixed))
+        with say(console, f"making {scale.portal:,} people, and anonymising the inactive tenth {scale.rounds} times each way"):
+            sweeping.make(source, scale.portal)
+            found.append(sweeping.inactive(place, source, scale.portal, scale.rounds))
     with say(console, f"restoring in {scale.rounds} rounds, five ways in each"):
         every_hundredth = range(50, scale.people + 1, 100)
         compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.tombstones, scale.rounds)

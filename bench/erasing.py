@@ -28,7 +28,7 @@ def one(directory: Path, cluster: Cluster, people: Sequence[int], *, mixed: bool
     ours: list[float] = []
     theirs: list[float] = []
     statements = shop.by_hand(mixed=mixed)
-    with _copy(cluster) as url:
+    with copied(cluster) as url:
         settings = house.found(directory / f"one-{mixed}", url, mixed=mixed)
         try:
             with Session.connect(url) as session, Eraser(settings, shop.DATABASE) as eraser:
@@ -56,11 +56,11 @@ def batch(directory: Path, cluster: Cluster, people: Sequence[int], rounds: int,
     theirs: list[float] = []
     statements = shop.by_hand(mixed=mixed)
     for number in range(rounds):
-        with _copy(cluster) as url:
+        with copied(cluster) as url:
             with Session.connect(url) as session, Stopwatch() as hand:
                 _by_hand(session, statements, people)
             theirs.append(hand.seconds)
-        with _copy(cluster) as url:
+        with copied(cluster) as url:
             settings = house.found(directory / f"batch{number}-{mixed}", url, mixed=mixed)
             try:
                 with Eraser(settings, shop.DATABASE) as eraser, Stopwatch() as obhut:
@@ -89,13 +89,14 @@ def _require_gone(session: Session, people: Sequence[int]) -> None:
 
 
 @contextmanager
-def _copy(cluster: Cluster) -> Iterator[str]:
-    name = f"{shop.DATABASE}_copy"
+def copied(cluster: Cluster, template: str = shop.DATABASE) -> Iterator[str]:
+    """Give the connection string of a fresh copy of a database for the block."""
+    name = f"{template}_copy"
     with Session.connect(cluster.url()) as session:
         session.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
-        session.execute(SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(Identifier(name), Identifier(shop.DATABASE)))
+        session.execute(SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(Identifier(name), Identifier(template)))
         session.execute("CHECKPOINT")
-    url = with_parameters(cluster.url(shop.DATABASE), dbname=name)
+    url = with_parameters(cluster.url(template), dbname=name)
     with Session.connect(url) as session:
         # Both sides find the same pages in memory.
         session.rows("SELECT count(*) FROM pg_class, LATERAL pg_relation_size(oid) WHERE relkind IN ('r', 'i')")

@@ -122,6 +122,22 @@ def test_the_promise_is_kept_once_everybody_is_covered(story: Story) -> None:
         story.club.sql("DELETE FROM member WHERE id = 398")
 
 
+def test_their_bytes_are_followed_until_they_are_gone(story: Story) -> None:
+    """After a rewrite no file of a table, index or statistics holds an old value; copies in backups have a date, and the promise stays kept."""
+    places = {trace["place"]: trace for trace in story.obhut("erasures", "residue", "club")["open"][-1]["traces"]}
+    assert (places["heap"]["state"], places["index"]["state"]) == ("remains", "remains")
+    done = story.obhut("erasures", "clean", "club", "--rewrite")
+    assert {"public.member", "public.checkin"} <= set(done["rewritten"])
+    (opened,) = done["residue"]["open"]
+    assert opened["people"] == 30, "twenty of the story and ten of the third studio"
+    places = {trace["place"]: trace for trace in opened["traces"]}
+    assert [places[place]["state"] for place in ("heap", "index", "statistics", "backups")] == ["gone", "gone", "gone", "until"]
+    values = "\n".join(f"secret{number}@mail.invalid" for number in sorted(DUE))
+    searched = story.obhut.run("erasures", "residue", "club", "--values-from", "-", stdin=values).document["searched"]
+    assert {one["place"] for one in searched} == {"heap", "index", "statistics", "wal"}
+    assert [one["name"] for one in searched if one["hits"] and one["place"] != "wal"] == []
+
+
 def test_a_restore_from_before_anonymises_them_again(story: Story) -> None:
     """The backup knows the twenty by name; what the restore opens does not, and keeps everybody else as they were."""
     story.club.lose()
