@@ -60,16 +60,33 @@ def _renamed_tables(before: SchemaState, after: SchemaState) -> dict[str, str]:
     """Return old names by new ones."""
     fresh = [name for name in after.tables if name not in before.tables]
     gone = [name for name in before.tables if name not in after.tables]
+    found = _moved(before, after, fresh, gone)
+    fresh, gone = [name for name in fresh if name not in found], [name for name in gone if name not in found.values()]
     scored = [
         (share, difflib.SequenceMatcher(None, old, new).ratio(), new, old)
         for new in fresh
         for old in gone
         if (share := _shared(before.tables[old], after.tables[new])) >= _SAME_TABLE
     ]
-    found: dict[str, str] = {}
+    taken: set[str] = set()
     for _, _, new, old in sorted(scored, reverse=True):
-        if new not in found and old not in found.values():
+        if new not in found and old not in taken:
             found[new] = old
+            taken.add(old)
+    return found
+
+
+def _moved(before: SchemaState, after: SchemaState, fresh: list[str], gone: list[str]) -> dict[str, str]:
+    """Return the tables that only went to another schema: a thousand at once when a schema is renamed."""
+    left: dict[str, list[str]] = {}
+    for old in gone:
+        left.setdefault(old.partition(".")[2], []).append(old)
+    found: dict[str, str] = {}
+    for new in fresh:
+        for old in left.get(new.partition(".")[2], []):
+            if old not in found.values() and _shared(before.tables[old], after.tables[new]) >= _SAME_TABLE:
+                found[new] = old
+                break
     return found
 
 
