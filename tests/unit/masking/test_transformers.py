@@ -239,6 +239,18 @@ def test_keys_are_permuted_inside_their_range_and_the_rest_outside_of_it(keys: s
     assert all(-(2**31) <= key < 2**31 for key in made)
 
 
+def test_a_text_column_that_follows_numbers_may_hold_other_texts() -> None:
+    """What is no number of 64 bits gets a mark; the numbers beside it still follow."""
+    key = RunKey()
+    sample = ["7", "abc", "99999999999999999999999", "9999999999999999999", "1_000", "", None, "-3"]
+    made = run(column("rekey"), list(sample), key)
+    assert (
+        made[0] == run(column("rekey", Family.INTEGER), ["7"], key)[0] and made[-1] == run(column("rekey", Family.INTEGER), ["-3"], key)[0]
+    )
+    assert made == [run(column("rekey"), [value], key)[0] for value in sample], "whatever stands beside it"
+    assert all(value and re.fullmatch(r"[a-p]{32}", value) for value in made[1:5]) and made[5:7] == ["", None]
+
+
 def test_a_table_of_keys_says_what_the_permutation_says() -> None:
     """Once many keys were asked for, a table answers: with the same numbers, also with a range that does not begin at zero or below it."""
     for low, high in ((1, 4096), (-20, 3000), (0, 70_000), (7, 40_000)):

@@ -116,7 +116,7 @@ def by_value(invent: Invent, key: bytes, canonical: Canonical = same, *, cached:
     memory = _Memory(fresh) if cached else None
 
     def make(_: Rows, cells: Cells) -> Cells:
-        made = _around_gaps(cells, fresh) if memory is None or memory.useless else memory(cells)
+        made = around_gaps(cells, fresh) if memory is None or memory.useless else memory(cells)
         return _filled(made, invent) if fill else made
 
     return make
@@ -183,12 +183,13 @@ def by_row(invent: Invent, *, fill: bool = False) -> Maker:
         return invent(random_seeds(len(cells)), cells)
 
     def make(_: Rows, cells: Cells) -> Cells:
-        return fresh(cells) if fill and cells else _around_gaps(cells, fresh)
+        return fresh(cells) if fill and cells else around_gaps(cells, fresh)
 
     return make
 
 
-def _around_gaps(cells: Cells, fresh: Callable[[Cells], list[bytes]]) -> Cells:
+def around_gaps(cells: Cells, fresh: Callable[[Cells], list[bytes]]) -> Cells:
+    """Return what ``fresh`` makes of the cells that hold something; NULL and the empty text stay."""
     if NULL not in cells and b"" not in cells:
         return fresh(cells) if cells else cells
     there = [cell for cell in cells if cell not in _GAPS]

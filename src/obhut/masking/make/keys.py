@@ -11,7 +11,7 @@ from obhut.masking.facts import Bounds, Facts
 from obhut.masking.fields import NULL, escape, unescape
 from obhut.masking.identity import KeyDomain, Variant
 from obhut.masking.keys import RunKey
-from obhut.masking.make.base import Cells, Maker, Rows, by_value
+from obhut.masking.make.base import Cells, Maker, Rows, around_gaps, by_value
 from obhut.masking.make.numbers import token, uuid
 from obhut.masking.permutation import Permutation, permuted
 
@@ -79,16 +79,15 @@ def _numbers(kind: Kind, secret: bytes, bounds: Bounds, *, again: bool) -> Maker
     table = _Table(inner, bounds, offset)
 
     def fresh(cells: Cells) -> list[bytes]:
-        try:
-            numbers = list(map(int, cells))
-        except ValueError:
-            return [_one(cell) for cell in cells]
+        if not b"".join(cells).isdigit():
+            return [_one(cell) for cell in cells]  # signs, or texts in a text column
+        numbers = list(map(int, cells))
         if min(numbers) >= bounds.low and max(numbers) <= bounds.high:
             found: Sequence[int] | None = table.look_up(numbers) if again else None
             if found is None:
                 found = [image + offset for image in inner([number - offset for number in numbers])] if offset else inner(numbers)
             return list(map(b"%d".__mod__, found))
-        return [b"%d" % _each(number) for number in numbers]
+        return [_one(cell) for cell in cells]
 
     def _each(number: int) -> int:
         if bounds.low <= number <= bounds.high:
@@ -96,18 +95,11 @@ def _numbers(kind: Kind, secret: bytes, bounds: Bounds, *, again: bool) -> Maker
         return narrow(number) if kind.low <= number <= kind.high else wide(number)
 
     def _one(cell: bytes) -> bytes:
-        # A text column that follows numbers may hold something else, too.
-        digits = cell.removeprefix(b"-")
-        return b"%d" % _each(int(cell)) if digits.isdigit() and len(digits) < 20 else other(Rows(()), [cell])[0]
+        if cell.removeprefix(b"-").isdigit() and -(1 << 63) <= (number := int(cell)) < 1 << 63:
+            return b"%d" % _each(number)
+        return other(Rows(()), [cell])[0]
 
-    def make(_: Rows, cells: Cells) -> Cells:
-        if NULL not in cells:
-            return fresh(cells) if cells else cells
-        there = [cell for cell in cells if cell != NULL]
-        made = iter(fresh(there) if there else ())
-        return [NULL if cell == NULL else next(made) for cell in cells]
-
-    return make
+    return lambda _, cells: around_gaps(cells, fresh)
 
 
 class _Table:
