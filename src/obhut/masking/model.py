@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from obhut.datamap.kinds import Kind
+from obhut.datamap.models import Mask
 from obhut.datamap.transformers import CATALOGUE, Effect, Per, Place
 from obhut.masking.errors import MaskingRefusedError
 from obhut.masking.identity import JsonKey, KeyDomain, Variant
@@ -82,6 +83,12 @@ class ColumnPlan:
     def effect(self) -> Effect:
         """What of the original is left."""
         return CATALOGUE[self.transformer].effect
+
+    @property
+    def inside(self) -> Mapping[str, Effect]:
+        """What of the original is left at the paths of a document that have their own transformer."""
+        paths = (self.options.get("paths") or {}) if self.transformer == "json" else {}
+        return {str(path): CATALOGUE[Mask.model_validate(written).transformer].effect for path, written in paths.items()}
 
 
 @dataclass(frozen=True, slots=True)

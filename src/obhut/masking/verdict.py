@@ -158,7 +158,7 @@ def identifying(plan: MaskPlan, table: TablePlan, column: ColumnPlan) -> bool:
 
 
 def quasi_identifiers(plan: MaskPlan) -> dict[int, tuple[str, ...]]:
-    """Return columns of which something of the original is left, by table: k is reckoned over them."""
+    """Return columns of which something of the original is left, by table: k is reckoned over them. Documents are left to the attacks."""
     left = {Effect.GENERALISES, Effect.PERTURBS, Effect.PSEUDONYMISES, Effect.KEEPS}
     found = {
         oid: tuple(one.name for one in table.columns if one.effect in left and (one.category or _dated(one)) and not _sensitive(one))
@@ -198,6 +198,10 @@ def _column(table: TablePlan, column: ColumnPlan) -> ColumnVerdict:
 def _risks(column: ColumnPlan) -> tuple[Risk, Risk, Risk, str]:
     if column.transformer == "rekey":
         return Risk.GONE, Risk.GONE, Risk.GONE, "issued anew: rows stay connected inside the copy and name no row outside of it"
+    inside = set(column.inside.values())
+    if inside & {Effect.KEEPS, Effect.PSEUDONYMISES, Effect.PERTURBS}:
+        single = Risk.REMAINS if Effect.PSEUDONYMISES in inside else Risk.MEASURED
+        return single, single, Risk.MEASURED, "invented but for some paths, of whose values something is left"
     if column.effect is Effect.INVENTS:
         return _INVENTED[column.per or Per.ROW]
     if column.effect is Effect.KEEPS and column.category is None:
@@ -228,12 +232,7 @@ def _of_plan(plan: MaskPlan) -> Iterator[Criterion]:
         f"{len(plan.refusals)} refusals of the plan" if plan.refusals else "every column is classified and every rule fits",
         'Run "obhut datamap check".',
     )
-    marked = [
-        f"{table.name}.{column.name}"
-        for table in plan.tables.values()
-        for column in table.columns
-        if column.effect in {Effect.PSEUDONYMISES, Effect.KEEPS} and column.transformer != "rekey" and identifying(plan, table, column)
-    ]
+    marked = [name for table in plan.tables.values() for column in table.columns for name in _marked(plan, table, column)]
     yield Criterion(
         "identifiers",
         "WP216 3, EDPB 01/2025",
@@ -254,6 +253,17 @@ def _of_plan(plan: MaskPlan) -> Iterator[Criterion]:
         f"keys that link the copy to production: {', '.join(kept[:5])}" if kept else "keys of people's rows are issued anew",
         "Let them be issued anew: rekey: true, or key the table by a number or uuid.",
     )
+
+
+def _marked(plan: MaskPlan, table: TablePlan, column: ColumnPlan) -> Iterator[str]:
+    """Yield a column, or paths of a document, where an identifier is kept or only replaced by a mark that stands for it."""
+    named = identifying(plan, table, column)
+    if column.transformer != "rekey" and named and column.effect in {Effect.PSEUDONYMISES, Effect.KEEPS}:
+        yield f"{table.name}.{column.name}"
+    for path, effect in column.inside.items():
+        # Nobody said what stands at a path: a mark is made where somebody wants to recognise a person.
+        if effect is Effect.PSEUDONYMISES or (named and effect is Effect.KEEPS):
+            yield f"{table.name}.{column.name} {path}"
 
 
 def _of_copy(evidence: Evidence, thresholds: Thresholds, plan: MaskPlan) -> Iterator[Criterion]:

@@ -88,6 +88,17 @@ def test_an_identifier_of_the_map_counts_whatever_its_category() -> None:
     assert "identifiers" not in [criterion.id for criterion in judge(planned(schema, head=head), WELL, TODAY).missing]
 
 
+@pytest.mark.parametrize(("path", "missing"), [("hash", ["identifiers"]), ("{keep: two letters}", []), ("email", []), ("'null'", [])])
+def test_a_mark_inside_a_document_counts(path: str, missing: list[str]) -> None:
+    """A hash at a path is a mark like any other; a kept path is measured, and its column says that something is left."""
+    verdict = judge(made(f"{{category: user, mask: {{json: {{'$.a': {path}}}}}}}", "jsonb"), WELL, TODAY)
+    assert [criterion.id for criterion in verdict.missing] == missing
+    found = next(one for one in verdict.columns if one.column == "x")
+    assert (found.singling_out is Risk.GONE) == (path in {"email", "'null'"})
+    if missing:
+        assert "public.patient.x $.a" in verdict.missing[0].fact
+
+
 def test_kept_keys_link_the_copy_to_production() -> None:
     """rekey: false costs the word."""
     kept = planned(
