@@ -181,7 +181,7 @@ _LIST = (
     Transformer("partial", _SERVER, _LOST, Effect.PSEUDONYMISES, _TEXT, "a few characters at the ends, the rest is stars", options=(
         Option("start", "integer", "characters that stay at the start", 1, minimum=0),
         Option("end", "integer", "characters that stay at the end", 0, minimum=0))),
-    Transformer("hash", _CLIENT, _SAME, Effect.PSEUDONYMISES, _TEXT, "a keyed BLAKE2b digest in hexadecimal", Per.VALUE, (
+    Transformer("hash", _CLIENT, _SAME, Effect.PSEUDONYMISES, _TEXT, "a keyed digest in hexadecimal", Per.VALUE, (
         Option("length", "integer", "characters", 32, minimum=16),), width=16),
     _fake("name", "first and last name", width=3),
     _fake("first_name", "a first name"),
@@ -195,7 +195,7 @@ _LIST = (
         Option("domain", "string", "a domain reserved by RFC 2606: example.org, anything.test, .example, .invalid", "example.org"),),
         width=16, fills=True),
     Transformer("phone", _CLIENT, _MAYBE, Effect.INVENTS, _TEXT, "a number of the country's range for fiction", Per.VALUE, (
-        Option("country", "string", "whose numbers; default: by the number's own prefix", None, ("DE", "AT", "GB", "US", "FR")),),
+        Option("country", "string", "whose numbers; default: by the number's own prefix", None, ("DE", "FR", "GB", "US")),),
         width=11, fills=True),
     Transformer("username", _CLIENT, _SAME, Effect.INVENTS, _TEXT, "a user name", Per.VALUE, (_LOCALE,), width=16, fills=True),
     Transformer("iban", _CLIENT, _MAYBE, Effect.INVENTS, _TEXT, "an IBAN with valid check digits and a bank code that no bank has",

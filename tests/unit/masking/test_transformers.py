@@ -315,6 +315,15 @@ def test_words_of_one_person_belong_together() -> None:
     assert made["name"][:20] == made["name"][20:] and len(set(made["name"])) > 15
 
 
+@pytest.mark.parametrize("name", ["phone", "iban"])
+def test_every_country_that_can_be_chosen_has_numbers(name: str) -> None:
+    """No choice of the catalogue falls back to another country."""
+    prefix = {"DE": "+49", "FR": "+33", "GB": "+44", "US": "+1"}
+    for country in CATALOGUE[name].option("country").choices:  # type: ignore[union-attr]
+        made = run(column(name, options={"country": country}), ["x1", "x2"])
+        assert all(str(value).startswith(prefix[country] if name == "phone" else country) for value in made), country
+
+
 def test_values_that_mean_the_same_become_the_same() -> None:
     """Case, spaces and Unicode forms of text, spellings of a phone number, of an IBAN."""
     key = RunKey()
@@ -328,6 +337,11 @@ def test_values_that_mean_the_same_become_the_same() -> None:
         assert len(set(made)) == 1, name
     unique = run(column("email", unique=True), ["Bob@x.de", "bob@x.de", "BOB@x.de"], key)
     assert len(set(unique)) == 3 and len({value.lower() for value in unique if value}) == 1
+    spelt = [f"{' ' * (n % 4)}bob@x.de{' ' * (n // 4)}" for n in range(12)]
+    for name in ("email", "username"):
+        apart = run(column(name, unique=True), list(spelt), key)
+        assert len(set(apart)) == 12 and len({value.lower() for value in apart if value}) == 1
+        assert apart[0] == run(column(name), ["bob@x.de"], key)[0], "the canonical spelling is that of every other column"
 
 
 @settings(max_examples=15, deadline=None, database=None)

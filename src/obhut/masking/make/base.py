@@ -66,7 +66,7 @@ def random_seeds(count: int) -> Seeds:
     return Seeds(count, lambda _: os.urandom(16 * count))
 
 
-def _seeds(key: bytes) -> Callable[[Cells], Seeds]:
+def keyed_seeds(key: bytes) -> Callable[[Cells], Seeds]:
     """Return what makes the seeds of values under a sub-key."""
     blocks = keyed_blocks(key)
 
@@ -108,7 +108,7 @@ def by_value(invent: Invent, key: bytes, canonical: Canonical = same, *, cached:
         cached: whether values come again often enough to be remembered.
         fill: whether NULL gets a value too, any.
     """
-    digest = _seeds(key)
+    digest = keyed_seeds(key)
 
     def fresh(cells: Cells) -> list[bytes]:
         return invent(digest(canonical(cells)), cells)
@@ -159,7 +159,7 @@ def by_person(invent: Invent, index: int, key: bytes, domain: str, *, fill: bool
         domain: its name.
         fill: whether NULL gets a value too.
     """
-    digest = _seeds(key)
+    digest = keyed_seeds(key)
 
     def make(rows: Rows, cells: Cells) -> Cells:
         seeds = rows.seeds.get((domain, index))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from obhut.masking import canonical
 from obhut.masking.make.base import Cells, Invent, Seeds, pick
 from obhut.masking.wordlists import Words
+
+Spelling = Callable[[Cells], Seeds]
 
 # User agents and how often; made up of versions that are old enough to be nobody's.
 _AGENTS = tuple(
@@ -58,14 +63,14 @@ def company(words: Words) -> Invent:
     )
 
 
-def email(words: Words, domain: str, limit: int | None, *, apart: bool) -> Invent:
+def email(words: Words, domain: str, limit: int | None, spelling: Spelling | None) -> Invent:
     """Return addresses: a first name, a mark of 64 bits, a reserved domain.
 
     Args:
         words: for the name in front; left out where the column is too narrow.
         domain: a reserved one.
         limit: characters at the most.
-        apart: whether spellings that differ in case only stand in a unique index and must stay apart.
+        spelling: keyed seeds of the values as written, where two spellings of one address stand in a unique index and must stay apart.
     """
     tail = b"@" + domain.encode()
     names = words.tables["plain_names"]
@@ -78,30 +83,30 @@ def email(words: Words, domain: str, limit: int | None, *, apart: bool) -> Inven
             made = [mark + tail for mark in marks]
         else:
             made = [found + mark + tail for found, mark in zip(pick(names, seeds.words(0)), marks, strict=True)]
-        return _varied(made, cells) if apart else made
+        return _varied(made, cells, spelling) if spelling else made
 
     return invent
 
 
-def _varied(made: list[bytes], cells: Cells) -> list[bytes]:
-    """Return results whose case varies where the original was not in lower case: the same address spelt otherwise stays that."""
-    if b"".join(cells).islower():
-        return made
-    return [new if old == old.lower() else _case(new, old) for new, old in zip(made, cells, strict=True)]
+def _varied(made: list[bytes], cells: Cells, spelling: Spelling) -> list[bytes]:
+    """Return results whose case varies where the original is not in its canonical form: the same address spelt otherwise stays that.
+
+    The pattern is a keyed function of the spelling, so that it tells nothing about it.
+    """
+    forms = canonical.text(cells)
+    others = [index for index, (old, form) in enumerate(zip(cells, forms, strict=True)) if old != form]
+    if others:
+        for index, pattern in zip(others, spelling([cells[index] for index in others]).longs(0), strict=True):
+            local, at, domain = made[index].partition(b"@")
+            made[index] = bytes(_cased(letter, pattern >> place & 1) for place, letter in enumerate(local)) + at + domain
+    return made
 
 
-def _case(new: bytes, old: bytes) -> bytes:
-    pattern = sum(1 << index for index, letter in enumerate(old) if 65 <= letter <= 90)
-    pattern ^= pattern >> 16 ^ pattern >> 32 ^ pattern >> 48
-    local, at, domain = new.partition(b"@")
-    return (
-        bytes(letter - 32 if pattern >> index % 16 & 1 and 97 <= letter <= 122 else letter for index, letter in enumerate(local))
-        + at
-        + domain
-    )
+def _cased(letter: int, large: int) -> int:
+    return letter - 32 if large and 97 <= letter <= 122 else letter
 
 
-def username(words: Words, limit: int | None, *, apart: bool) -> Invent:
+def username(words: Words, limit: int | None, spelling: Spelling | None) -> Invent:
     """Return user names: a first name and a mark of 64 bits."""
     names = words.tables["plain_names"]
     plain = limit is not None and limit < max(map(len, set(names))) + 16
@@ -109,7 +114,7 @@ def username(words: Words, limit: int | None, *, apart: bool) -> Invent:
     def invent(seeds: Seeds, cells: Cells) -> list[bytes]:
         marks = seeds.marks(4)
         made = marks if plain else [found + mark for found, mark in zip(pick(names, seeds.words(0)), marks, strict=True)]
-        return _varied(made, cells) if apart else made
+        return _varied(made, cells, spelling) if spelling else made
 
     return invent
 

@@ -15,7 +15,7 @@ from obhut.masking.facts import Facts
 from obhut.masking.identity import KeyDomain
 from obhut.masking.keys import RunKey
 from obhut.masking.make import documents, keys, moves, numbers, people, text
-from obhut.masking.make.base import Canonical, Invent, Maker, by_person, by_row, by_value
+from obhut.masking.make.base import Canonical, Invent, Maker, by_person, by_row, by_value, keyed_seeds
 from obhut.masking.model import ColumnPlan, TablePlan
 from obhut.masking.wordlists import Words, words
 
@@ -117,6 +117,10 @@ def _domain(context: Context) -> str:
     return str(context.options.get("domain") or "example.org")
 
 
+def _spelling(context: Context) -> people.Spelling | None:
+    return keyed_seeds(context.key.sub(f"spelling.{context.column.identity}")) if context.column.unique else None
+
+
 def _country(context: Context) -> str | None:
     found = context.options.get("country")
     return None if found is None else str(found)
@@ -131,8 +135,8 @@ _INVENT: Mapping[str, Callable[[Context], Invent]] = {
     "postcode": _lookup("postcodes", 4),
     "address": _cut(people.address),
     "company": _cut(people.company),
-    "email": lambda c: people.email(c.words, _domain(c), c.column.limit, apart=c.column.unique),
-    "username": lambda c: people.username(c.words, c.column.limit, apart=c.column.unique),
+    "email": lambda c: people.email(c.words, _domain(c), c.column.limit, _spelling(c)),
+    "username": lambda c: people.username(c.words, c.column.limit, _spelling(c)),
     "url": lambda c: people.url(_domain(c)),
     "user_agent": lambda c: people.cut(people.user_agent, c.column.limit),
     "phone": lambda c: people.cut(numbers.phone(_country(c), c.words.country), c.column.limit),
