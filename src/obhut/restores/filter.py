@@ -17,6 +17,7 @@ class TableFilter:
 
     deleted: RowAddresses = field(default_factory=RowAddresses)
     changes: tuple[Change, ...] = ()
+    only: RowAddresses | None = None  # the rows that are wanted at all; None: all of them
 
     @cached_property
     def changed(self) -> RowAddresses:
@@ -34,7 +35,8 @@ class TableFilter:
     def edges(self, most: int = DOOMED_IN_A_PART) -> list[int]:
         """Return the blocks at which the table is to be cut, so that no range holds many more than ``most`` of these rows."""
         found: list[int] = []
-        for chunk in self.excluded.chunks(most):
+        named = self.excluded if self.only is None else self.only
+        for chunk in named.chunks(most):
             block = next(iter(chunk)) >> 16
             if found and block <= found[-1]:
                 continue
@@ -73,8 +75,8 @@ class Filter:
         return self.tables.get(oid, NOTHING)
 
     def touched(self) -> Iterator[int]:
-        """Yield the tables that lose or change rows."""
-        return (oid for oid, rows in self.tables.items() if rows.excluded)
+        """Yield the tables of which not every row is carried as it is."""
+        return (oid for oid, rows in self.tables.items() if rows.excluded or rows.only is not None)
 
     @property
     def deleted(self) -> int:

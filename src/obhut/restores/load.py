@@ -7,13 +7,13 @@ the order survives a kill at any instant, and a repeated run does only what is m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from obhut.foundation import faultpoints
 from obhut.postgres.catalogue import Catalogue, Table
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, trusted
+from obhut.postgres.sql import SQL, Composable, Literal, trusted
 from obhut.restores import pool, streams
 from obhut.restores.filter import Filter
 from obhut.restores.plan import Part, split
@@ -56,14 +56,24 @@ class Loading:
     workers: int
     schema: str | None = None  # a side schema, or None for the tables' own
     left_out: frozenset[str] = field(default_factory=frozenset)  # names of entries
+    snapshot: str = ""  # exported by the source where that is alive: every reading session sees this moment
+    carrier: Callable[[Worker, Table, Part], int] | None = None  # carries a part instead of the plain streams; returns its rows
 
     def wanted(self, section: Section) -> list[Entry]:
         """Return the entries of a section that are to be made."""
         return [entry for entry in self.entries[section] if entry.name not in self.left_out and not entry.kind.startswith("DATABASE")]
 
+    @property
+    def reading(self) -> dict[str, str]:
+        """Run-time parameters of reading sessions; a live source may end long statements by its own settings."""
+        return {**self.rows.settings, **({**streams.AS_TEXT, **UNBOUND} if self.snapshot else {})}
+
     def worker(self) -> Worker:
         """Open the sessions of one worker."""
-        source = Session.connect(self.source_url, application_name=self.pipe.application, settings=self.rows.settings)
+        source = Session.connect(self.source_url, application_name=self.pipe.application, settings=self.reading)
+        if self.snapshot:
+            source.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            source.execute(SQL("SET TRANSACTION SNAPSHOT {}").format(Literal(self.snapshot)))
         return Worker(source, Session.connect(self.target_url, application_name=self.pipe.application, settings=_BUILDING))
 
 
@@ -149,18 +159,21 @@ def loading_session(loading: Loading) -> Session:
 
 
 def _carry(loading: Loading, worker: Worker, table: Table, part: Part) -> int:
+    if not table.stored_columns:
+        raise AssertionError("a table without columns has no rows to carry")
+    faultpoints.reach("restore.part.before")
+    carried = loading.carrier(worker, table, part) if loading.carrier else _carry_plain(loading, worker, table, part)
+    faultpoints.reach("restore.part.after")
+    return carried
+
+
+def _carry_plain(loading: Loading, worker: Worker, table: Table, part: Part) -> int:
     rows = loading.rows.of(table.oid)
     query = streams.reading(table, part, rows, worker.source.server_version, table.stored_columns)
     into: Composable = streams.destination(table, loading.schema)
-    faultpoints.reach("restore.part.before")
-    if not table.stored_columns:
-        raise AssertionError("a table without columns has no rows to carry")
     if part.weight < streams.SMALL:
-        carried = loading.pipe.small(worker.source, worker.target, table, part, query, into)
-    else:
-        carried = loading.pipe.large(worker.target, table, part, query, into)
-    faultpoints.reach("restore.part.after")
-    return carried
+        return loading.pipe.small(worker.source, worker.target, table, part, query, into)
+    return loading.pipe.large(worker.target, table, part, query, into)
 
 
 def _table_entries(loading: Loading, parts: Sequence[Part], tables: Mapping[int, Table]) -> Iterable[pool.Task[Worker]]:

@@ -50,13 +50,14 @@ class Entry:
         return f"{self.kind} {self.tag}" if self.schema == "-" else f"{self.kind} {self.schema}.{self.tag}"
 
 
-def dump(programs: Binaries, url: str, directory: Path) -> dict[Section, list[Entry]]:
+def dump(programs: Binaries, url: str, directory: Path, *, snapshot: str = "") -> dict[Section, list[Entry]]:
     """Return both halves of the schema of a database.
 
     Args:
         programs: of the source's major version.
         url: the quarantine.
         directory: private; keeps the dump for this run.
+        snapshot: exported by another session, where the database is alive.
 
     Raises:
         RestoreError: the text does not fall into the entries that pg_restore lists.
@@ -67,7 +68,7 @@ def dump(programs: Binaries, url: str, directory: Path) -> dict[Section, list[En
         archive = directory / f"{section.value}.dump"
         programs.run(
             ["pg_dump", "--format=custom", "--create", "--schema-only", f"--section={section.value}", "--no-tablespaces",
-             "--file", archive, "--dbname", url],
+             *([f"--snapshot={snapshot}"] if snapshot else []), "--file", archive, "--dbname", url],
         )  # fmt: skip
         archive.chmod(0o600)
         text = programs.run(["pg_restore", "--create", "--file=-", "--no-tablespaces", archive]).stdout
@@ -105,9 +106,10 @@ def _listed(contents: str) -> int:
 _SILENT = ("ENCODING", "STDSTRINGS", "SEARCHPATH")
 
 
-def roles(programs: Binaries, url: str) -> list[str]:
+def roles(programs: Binaries, url: str, *, passwords: bool = True) -> list[str]:
     """Return the statements that make the roles of a cluster, without comments; the server's own roles are left out."""
-    text = programs.run(["pg_dumpall", "--roles-only", "--no-comments", "--dbname", url]).stdout
+    bare = [] if passwords else ["--no-role-passwords"]
+    text = programs.run(["pg_dumpall", "--roles-only", "--no-comments", *bare, "--dbname", url]).stdout
     lines = []
     for line in text.splitlines():
         if line.startswith(("--", "\\", "SET ")) or not line.strip():

@@ -40,7 +40,7 @@ _NAMES = frozenset(
     }
 )  # fmt: skip
 # So that a text means the same on both sides: names with their schema, money without a currency.
-_AS_TEXT = {"search_path": "", "lc_monetary": "C"}
+AS_TEXT = {"search_path": "", "lc_monetary": "C"}
 _STATE = re.compile(r"\b(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5})\b")
 _READING = {
     "statement_timeout": "0",
@@ -70,7 +70,7 @@ def reading(table: Table, part: Part, rows: TableFilter, version: int, columns: 
     branches: list[Composable] = []
     for span in part.ranges:
         excluded = inside(rows.excluded, span.first, span.last)
-        where = [*_between(span), *_without(excluded, version)]
+        where = [*between(span), *without(excluded, version)]
         branches.append(_select(table, column_list(columns), where))
         for change in rows.changes:
             changed = inside(change.rows, span.first, span.last)
@@ -85,7 +85,8 @@ def _select(table: Table, values: Composable, where: list[Composable]) -> Compos
     return SQL("SELECT {} FROM {}{}").format(values, table.relation, condition)
 
 
-def _between(span: Range) -> list[Composable]:
+def between(span: Range) -> list[Composable]:
+    """Return the conditions that a range of blocks sets."""
     bounds: list[Composable] = []
     if span.first:
         bounds.append(SQL("ctid >= {}::tid").format(Literal(f"({span.first},0)")))
@@ -94,7 +95,8 @@ def _between(span: Range) -> list[Composable]:
     return bounds
 
 
-def _without(rows: RowAddresses, version: int) -> list[Composable]:
+def without(rows: RowAddresses, version: int) -> list[Composable]:
+    """Return the condition that leaves rows out, in the form that a server of this version hashes."""
     if not rows:
         return []
     if version >= _HASHED_SINCE:
@@ -146,7 +148,7 @@ class Pipe:
     def small(self, source: Session, target: Session, table: Table, part: Part, query: Composable, into: Composable) -> int:
         """Carry a part through two open sessions and return its number of rows."""
         with target.transaction():
-            frozen = _truncate(target, into, part)
+            frozen = truncate_alone(target, into, part)
             copied = target.copy_in(_copy_in(into, table, frozen=frozen), rows_out(source, target, table, query))
             record(target, part.name, copied)
         return copied
@@ -193,7 +195,7 @@ class Pipe:
         return f"{url}{separator}application_name={self.application}" if "://" in url else f"{url} application_name={self.application}"
 
     def _reader(self, table: Table, query: Composable) -> str:
-        wanted = {**_READING, **self.settings, **(_AS_TEXT if as_text(table) else {})}
+        wanted = {**_READING, **self.settings, **(AS_TEXT if as_text(table) else {})}
         assignments = "".join(f"SET {_quoted_setting(name)} TO {Literal(value).as_string(None)};\n" for name, value in wanted.items())
         return f"{assignments}COPY ({query.as_string(None)}) TO STDOUT (FORMAT {_form(table)});\n"
 
@@ -203,7 +205,7 @@ class Pipe:
         if "\n" in name + columns:
             raise StreamError(f"{table.full_name} has a name with a line break", "psql cannot be told such a name.")
         frozen = ", FREEZE" if part.alone else ""
-        settings = "".join(f"SET {name} TO '{value}'; " for name, value in _AS_TEXT.items()) if as_text(table) else ""
+        settings = "".join(f"SET {name} TO '{value}'; " for name, value in AS_TEXT.items()) if as_text(table) else ""
         truncate = f"TRUNCATE ONLY {name};\n" if part.alone else ""
         return (
             "SET synchronous_commit TO off; SET client_min_messages TO error; SET default_transaction_read_only TO off;\n"
@@ -218,7 +220,8 @@ class Pipe:
         )
 
 
-def _truncate(target: Session, into: Composable, part: Part) -> bool:
+def truncate_alone(target: Session, into: Composable, part: Part) -> bool:
+    """Empty the table of a part that stands for all of it, and return whether its rows may be frozen."""
     if part.alone:
         target.execute(SQL("TRUNCATE ONLY {}").format(into))
     return part.alone
@@ -248,7 +251,7 @@ def _texts_out(source: Session, query: Composable) -> Iterator[memoryview]:
 
 
 def _speak_plainly(session: Session) -> None:
-    for name, value in _AS_TEXT.items():
+    for name, value in AS_TEXT.items():
         session.execute(SQL("SET LOCAL {} TO {}").format(Identifier(name), Literal(value)))
 
 
