@@ -23,7 +23,7 @@ from support.commands import Commands, Result
 
 DEBIAN_15 = Path(os.environ.get("OBHUT_POSTGRES_15", "/usr/lib/postgresql/15/bin"))
 DOCUMENT = hashlib.sha256(b"a document").hexdigest()
-ALL_ACTIONS = ("erase", "anonymise", "restore", "restore_controller", "restore_subject", "export", "backup", "canary")
+ALL_ACTIONS = ("erase", "anonymise", "restore", "restore_controller", "restore_subject", "export", "backup", "canary", "clone")
 SERVER: dict[str, Any] = {
     "wal_level": "replica",
     "max_wal_senders": 10,

@@ -53,6 +53,7 @@ STATUS: dict[str, Exit] = {
     "retention-rule-unknown": Exit.USAGE,
     "retention-hold-invalid": Exit.USAGE,
     "restore-target-invalid": Exit.USAGE,
+    "clone-subset-invalid": Exit.USAGE,
     # a safeguard said no
     "settings-exist": Exit.REFUSED,
     "file-exists": Exit.REFUSED,
@@ -78,6 +79,8 @@ STATUS: dict[str, Exit] = {
     "finality-refused": Exit.REFUSED,
     "restore-state": Exit.REFUSED,
     "restore-target-not-empty": Exit.REFUSED,
+    "clone-refused": Exit.REFUSED,
+    "clone-overtaken": Exit.REFUSED,
     "demo-folder-foreign": Exit.REFUSED,
     "demo-running": Exit.REFUSED,
     "not-instructed": Exit.NOT_INSTRUCTED,
@@ -99,6 +102,8 @@ STATUS: dict[str, Exit] = {
     "restore-schema-leak": Exit.UNPROVEN,
     "certificate-invalid": Exit.UNPROVEN,
     "certificate-differs": Exit.UNPROVEN,
+    "clone-leak": Exit.UNPROVEN,
+    "clone-mark-invalid": Exit.UNPROVEN,
     "demo-failed": Exit.UNPROVEN,
     # begun, journalled, to be resumed
     "restore-stream-failed": Exit.PARTIAL,

@@ -42,6 +42,7 @@ NOUNS: dict[str, str] = {
     "retention": "Anonymise people who have been inactive for too long: rules, notices, holds.",
     "backup": "Back up continuously, keep the restorable window, let nothing grow too old.",
     "restore": "Restore through the filter and prove that erased people stay erased.",
+    "clone": "Make masked copies for test and staging, checked for leaks before they open.",
     "runs": "Look at journalled runs and their steps.",
     "keystore": "Look after the master key of the key store.",
     "canary": "Plant synthetic people that prove the filter in every restore.",

@@ -26,6 +26,7 @@ class Action(StrEnum):
     EXPORT = "export"
     BACKUP = "backup"
     CANARY = "canary"
+    CLONE = "clone"  # masked copies for tests
 
 
 class InstructionKind(StrEnum):

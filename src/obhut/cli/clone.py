@@ -1,0 +1,230 @@
+"""``obhut clone``: masked copies for test and staging, checked for leaks before anybody gets in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from obhut.cli.context import Context
+from obhut.cli.controllers import key_values, opened
+from obhut.cli.exits import UsageError
+from obhut.cli.output import Bar, Output
+from obhut.clones import run as use_cases
+from obhut.clones import subset
+from obhut.clones import target as places
+from obhut.clones.errors import CloneLeakError
+from obhut.clones.findings import Statement, failed
+from obhut.clones.run import Request
+from obhut.clones.verify import verify as verify_copy
+from obhut.journal import runs
+from obhut.journal.states import RunKind, RunState
+from obhut.restores.progress import Advance
+
+app = App(name="clone", help="Make masked copies for test and staging, checked for leaks before they open.")
+
+Database = Annotated[str | None, Parameter(help="Name of the protected database; may be left out when the settings have one only.")]
+People = Annotated[
+    str,
+    Parameter(help="A part of the people: a number (500) or a share (5%) of each kind, with everything that their rows reference."),
+]
+Controller = Annotated[str, Parameter(help="Only the people of one controller; its key, as obhut controllers list shows it.")]
+Locale = Annotated[Literal["de", "en"], Parameter(help="Language of the invented names, streets and texts.")]
+RunId = Annotated[str, Parameter(help="Id of the run that made the copy; obhut clone list shows it.")]
+
+
+class _Reported:
+    """Shows the phases of a copy."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    @contextmanager
+    def phase(self, title: str, total: float | None, unit: str) -> Iterator[Advance]:
+        """Show one phase."""
+        with self._output.progress(title[:1].upper() + title[1:], total, unit) as bar:
+            yield _advance(bar)
+
+
+def _advance(bar: Bar) -> Advance:
+    return bar.advance
+
+
+@app.command(name="plan")
+def plan_(database: Database = None, *, people: People = "", controller: Controller = "", locale: Locale = "de") -> None:
+    """Show what a copy would hold: rows of every table, and what becomes of every personal column and why; writes nothing.
+
+    What would stop a run stops this command, too: a column without a category, a rule that does not fit its column, a controller that has
+    not instructed copies (action "clone"). Rows are counted in one snapshot of the live database.
+    """
+    here = opened()
+    wanted = _request(here, database, people=people, controller=controller, locale=locale)
+    planned = use_cases.plan(here.settings, wanted, here.actor, here.clock, _Reported(here.output))
+    document = {
+        "database": wanted.database,
+        "map": planned.map_version,
+        "tables": [{"table": one.table, "rows": one.rows, "wanted": one.wanted, "erased": one.erased} for one in planned.sizes],
+        "columns": [{"column": place, "transformer": name, "where": where, "why": why} for place, name, where, why in planned.columns],
+        "notes": list(planned.notes),
+    }
+
+    def render() -> None:
+        here.output.table(
+            ["table", "rows", "wanted", "erased people's"], [(one.table, one.rows, one.wanted, one.erased) for one in planned.sizes]
+        )
+        here.output.table(["column", "becomes", "where", "why"], planned.columns, empty="No column is personal.")
+        for note in planned.notes:
+            here.output.say(note)
+
+    here.output.result(document, render)
+
+
+@app.command
+def run(
+    database: Database = None,
+    *,
+    target: Annotated[str, Parameter(help="Connection string of an empty database to copy into; by default a new private cluster.")] = "",
+    people: People = "",
+    controller: Controller = "",
+    workers: Annotated[int, Parameter(help="Streams side by side; by default one for each processor, eight at the most.")] = 0,
+    leave_out: Annotated[
+        tuple[str, ...], Parameter(help='A definition that is not made, as the leak check names it: "COMMENT public.TABLE people".')
+    ] = (),
+    locale: Locale = "de",
+) -> None:
+    """Make a masked copy of the live database, check it for leaks, and open it; a copy that leaks is dropped.
+
+    Rows are masked between two servers: no plain row reaches the target's disk, WAL or statistics. Erased people are not in it. The copy
+    stays closed until the leak check has passed. It carries a mark (table obhut.copy) with its moment, map and label: "deidentified" says
+    that it was masked and checked, and not that it is anonymous.
+
+    A run that was killed leaves nothing that counts: the next one drops what is there and begins anew, because the key of a run lives in
+    memory only. The exit status is 5 when the check failed.
+    """
+    here = opened()
+    wanted = _request(
+        here, database, people=people, controller=controller, locale=locale, target=target, workers=workers, left_out=leave_out
+    )
+    try:
+        made = use_cases.run(here.settings, wanted, here.actor, here.clock, _Reported(here.output))
+    except CloneLeakError as error:
+        _statements(here, error.statements)
+        raise
+    document = {
+        "run": made.run,
+        "url": made.url,
+        "label": made.label,
+        "rows": made.rows,
+        "statements": [statement.document() for statement in made.statements],
+        "notes": list(made.notes),
+    }
+
+    def render() -> None:
+        here.output.pairs({"run": made.run, "copy": made.url, "label": made.label.value, "rows": made.rows})
+        _statements(here, made.statements)
+        for note in made.notes:
+            here.output.say(note)
+
+    here.output.result(document, render)
+
+
+@app.command(name="list")
+def list_(database: Database = None, *, limit: Annotated[int, Parameter(help="How many at the most.")] = 50) -> None:
+    """List copies, the youngest first: of what moment, under which label, and where each is."""
+    here = opened()
+    documents = [_listed(here, one) for one in runs.list_runs(kind=RunKind.CLONE, database=database, limit=limit)]
+    here.output.result(
+        documents,
+        lambda: here.output.table(
+            ["run", "database", "moment", "label", "people", "state", "copy"],
+            [tuple(document.values()) for document in documents],
+            empty="There is no copy.",
+        ),
+    )
+
+
+def _listed(here: Context, one: runs.Run) -> dict[str, Any]:
+    steps = {step.name: step.facts for step in runs.list_steps(one.id)}
+    state = "interrupted" if one.state is RunState.RUNNING and not runs.alive(one) else str(one.state)
+    target = places.target_of(here.settings, one)
+    if one.state is RunState.DONE and target.cluster is not None and not target.cluster.initialised:
+        state = "dropped"
+    return {
+        "run": one.id,
+        "database": one.database,
+        "moment": steps.get("prepare", {}).get("moment"),
+        "label": steps.get("open", {}).get("label"),
+        "people": one.parameters.get("subset"),
+        "state": state if not one.error_code else f"{state} ({one.error_code})",
+        "url": target.url if state == "done" else None,
+    }
+
+
+@app.command
+def verify(
+    run_id: Annotated[str, Parameter(help="Id of the run that made the copy; or give --url.")] = "",
+    *,
+    url: Annotated[str, Parameter(help="Connection string of a database that ought to be a copy.")] = "",
+) -> None:
+    """Check a copy again by its mark: signature, place, rows, rules, definitions and statistics against today's source.
+
+    A database without a mark of this installation, or with the mark of another database, fails; so does a copy in which a value of the
+    source is found. The exit status is 0 only when nothing failed; what could not be looked at is said.
+    """
+    here = opened()
+    if bool(run_id) == bool(url):
+        raise UsageError("give the run's id or --url, and not both", 'Look at "obhut clone list".')
+    found = verify_copy(here.settings, run_id=run_id, url=url)
+    document = {
+        "run": found.mark.run,
+        "database": found.mark.database,
+        "moment": found.mark.moment,
+        "map": found.mark.map_version,
+        "label": found.mark.label,
+        "people": found.mark.subset,
+        "holds": found.holds,
+        "statements": [statement.document() for statement in found.statements],
+    }
+
+    def render() -> None:
+        here.output.pairs({key: document[key] for key in ("run", "database", "moment", "map", "label", "people", "holds")})
+        _statements(here, found.statements)
+
+    here.output.result(document, render)
+    if not found.holds:
+        first = failed(found.statements)[0]
+        where = first.leaks[0].place if first.leaks else first.why
+        raise CloneLeakError(
+            f"the copy does not hold: {first.name}, {where}", "Drop it, repair the data map, and make another.", found.statements
+        )
+
+
+@app.command
+def drop(run_id: RunId) -> None:
+    """Throw a copy away: its own cluster with every file, or everything that was put into the given database."""
+    here = opened()
+    found = runs.get(run_id)
+    if found.kind is not RunKind.CLONE or runs.alive(found):
+        raise UsageError("that run made no copy, or is still making it", 'Look at "obhut clone list".')
+    places.drop(here.settings, found)
+    here.output.result({"run": run_id, "state": "dropped"}, lambda: here.output.say("The copy of run {run} is gone.", run=run_id))
+
+
+def _request(here: Context, database: str | None, *, people: str, controller: str, locale: str, **more: Any) -> Request:
+    name = here.settings.database(database).name if database else here.settings.only_database().name
+    part = subset.parse(people, key_values(controller, "--controller") if controller else ())
+    workers = more.pop("workers", 0) or max(1, min(8, os.cpu_count() or 1))
+    return Request(name, wanted=part, locale=locale, workers=workers, **more)
+
+
+def _statements(here: Context, statements: Sequence[Statement]) -> None:
+    here.output.table(
+        ["statement", "result", "looked at", "places", "why"],
+        [
+            (one.name, one.result.value, one.looked_at, [f"{leak.place} ({leak.cells})" for leak in one.leaks], one.why)
+            for one in statements
+        ],
+    )

@@ -1,0 +1,113 @@
+"""Carrying a part: rows leave the source under its snapshot, without erased people, and reach the target masked.
+
+The rules of the server stand in the SELECT; what the client masks passes through memory in chunks. A part is committed with its record,
+and only after the source has ended well.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from obhut.erasure.addresses import RowAddresses
+from obhut.erasure.effects import Change
+from obhut.masking.facts import Facts
+from obhut.masking.keys import RunKey
+from obhut.masking.model import MaskPlan, TablePlan
+from obhut.masking.stream import Count, Masker, stream
+from obhut.postgres.catalogue import Catalogue, Table
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, column_list, trusted
+from obhut.restores import streams
+from obhut.restores.filter import Filter, TableFilter, inside
+from obhut.restores.load import Worker
+from obhut.restores.plan import Part, Range
+
+
+@dataclass
+class Carrier:
+    """Carries parts for one run; safe for several workers.
+
+    Attributes:
+        counts: cells that the masker saw, by place, such as ``public.person.email``.
+    """
+
+    plan: MaskPlan
+    key: RunKey
+    facts: Facts
+    rows: Filter
+    catalogue: Catalogue
+    counts: dict[str, Count] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, worker: Worker, table: Table, part: Part) -> int:
+        """Carry a part and return its number of rows."""
+        mask = self.plan.tables[self.catalogue.root(table.oid).oid]
+        masker = Masker(mask, self.key, self.facts, locale=self.plan.locale)
+        query = reading(table, part, self.rows.of(table.oid), mask, worker.source.server_version)
+        into = streams.destination(table)
+        try:
+            with worker.target.transaction():
+                options = SQL(", FREEZE") if streams.truncate_alone(worker.target, into, part) else SQL("")
+                statement = SQL("COPY {} ({}) FROM STDIN (FORMAT text{})").format(into, column_list(mask.names), options)
+                blocks = worker.source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT text)").format(query))
+                copied = worker.target.copy_in(statement, stream(blocks, masker))
+                streams.record(worker.target, part.name, copied)
+            self._add(mask.name, masker.counts)
+        finally:
+            masker.close()
+        return copied
+
+    def _add(self, table: str, counts: Mapping[str, Count]) -> None:
+        with self._lock:
+            for name, count in counts.items():
+                total = self.counts.setdefault(f"{table}.{name}", Count())
+                total.cells += count.cells
+                total.nulls += count.nulls
+                total.unchanged += count.unchanged
+
+
+def reading(table: Table, part: Part, rows: TableFilter, mask: TablePlan, version: int) -> Composed:
+    """Return the SELECT of a part: rows that stay, those that the erasure list changes with their new values, all by the server's rules.
+
+    Args:
+        table: a leaf.
+        part: which blocks.
+        rows: what is deleted, changed and wanted.
+        mask: the plan of the table.
+        version: of the source server.
+    """
+    branches: list[Composable] = []
+    for span in part.ranges:
+        if where := _conditions(rows, span, version):
+            branches.append(SQL("SELECT {} FROM {} WHERE {}").format(mask.select_list(), table.relation, SQL(" AND ").join(where)))
+        elif rows.only is None:
+            branches.append(SQL("SELECT {} FROM {}").format(mask.select_list(), table.relation))
+        for change in rows.changes:
+            changed = inside(change.rows, span.first, span.last)
+            changed = changed if rows.only is None else changed & rows.only
+            if changed:
+                branches.append(_changed(table, change, changed, mask))
+    if not branches:
+        return SQL("SELECT {} FROM {} WHERE false").format(mask.select_list(), table.relation)
+    return SQL(" UNION ALL ").join(branches)
+
+
+def _conditions(rows: TableFilter, span: Range, version: int) -> list[Composable]:
+    excluded = inside(rows.excluded, span.first, span.last)
+    if rows.only is None:
+        return [*streams.between(span), *streams.without(excluded, version)]
+    wanted = inside(rows.only, span.first, span.last) - excluded
+    return [SQL("ctid = ANY({})").format(wanted.literal())] if wanted else []
+
+
+def _changed(table: Table, change: Change, rows: RowAddresses, mask: TablePlan) -> Composed:
+    """Return the rows with the list's new values; the server's rules read those and not the old ones."""
+    cells = [
+        SQL("({})::{} AS {}").format(change.assignments[name], trusted(table.by_name[name].type), Identifier(name))
+        if name in change.assignments
+        else Identifier(name)
+        for name in table.stored_columns
+    ]
+    inner = SQL("SELECT {} FROM {} WHERE ctid = ANY({})").format(SQL(", ").join(cells), table.relation, rows.literal())
+    return SQL("SELECT {} FROM ({}) AS changed").format(mask.select_list(), inner)

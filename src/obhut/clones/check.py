@@ -1,0 +1,89 @@
+"""Everything that is looked at before a copy is opened, and again whenever somebody asks whether it still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from obhut.clones import leaks
+from obhut.clones.errors import CloneRefusedError
+from obhut.clones.findings import Statement
+from obhut.clones.mark import SCHEMA
+from obhut.clones.originals import FEW, Originals, gather
+from obhut.datamap.surroundings import read_surroundings
+from obhut.erasure import canary
+from obhut.foundation.settings import Settings
+from obhut.masking.model import MaskPlan
+from obhut.masking.plan import plan as plan_masks
+from obhut.masking.stream import Count
+from obhut.postgres.catalogue import Catalogue, read_catalogue
+from obhut.postgres.connections import Session
+from obhut.restores import preflight, scan, streams
+from obhut.restores.schema import Entry
+
+_MARK = f"{SCHEMA}.copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is checked: a copy of this database by this installation's map."""
+
+    settings: Settings
+    database: str
+    locale: str = "de"
+
+
+def definitions(entries: Iterable[Entry], roles: Sequence[str], originals: Originals) -> Statement:
+    """Search the schema (comments, defaults, constraints, predicates, bodies of functions and views) and the roles."""
+    return leaks.texts("definitions", scan.schema_places(entries, roles), originals)
+
+
+def copy(about: Checked, source: Session, session: Session, originals: Originals, counts: Mapping[str, Count] | None) -> list[Statement]:
+    """Search the copy itself: rows, the rules of the server, statistics.
+
+    Args:
+        about: which copy.
+        source: on the source, for what is to be confirmed.
+        session: on the copy.
+        originals: values of the source.
+        counts: what the streams counted; None when the copy is an older one, whose mark keeps that statement.
+    """
+    catalogue, masks = _afresh(about, session)
+    planted = [one.token for one in canary.living(about.database)]
+    found = leaks.rows(source, session, originals, catalogue, planted)
+    found += [leaks.rules(session, masks, catalogue), _statistics(session, originals)]
+    if counts is not None:
+        found.append(leaks.stream(masks, counts))
+    return found
+
+
+def against(about: Checked, source: Session) -> Originals:
+    """Return the values of a living source that an older copy is compared with."""
+    catalogue = read_catalogue(source)
+    return gather(source, _masks(about, source, catalogue), catalogue)
+
+
+def _afresh(about: Checked, session: Session) -> tuple[Catalogue, MaskPlan]:
+    """Return the copy's catalogue, and the plan of its columns made from the map alone."""
+    catalogue = preflight.hidden(read_catalogue(session), streams.RECORDS)
+    catalogue = replace(catalogue, tables={oid: table for oid, table in catalogue.tables.items() if table.full_name != _MARK})
+    return catalogue, _masks(about, session, catalogue)
+
+
+def _masks(about: Checked, session: Session, catalogue: Catalogue) -> MaskPlan:
+    graph, findings, unknown = preflight.fitting_map(about.settings, about.database, catalogue)
+    if graph is None:
+        fact = (findings or unknown or ["it names other tables"])[0]
+        raise CloneRefusedError(f"no known version of the data map fits: {fact}", 'Run "obhut datamap check".')
+    return plan_masks(graph, read_surroundings(session), locale=about.locale)
+
+
+def _statistics(session: Session, originals: Originals) -> Statement:
+    places, columns = scan.statistics_places(session)
+    judged = []
+    for place in places:
+        schema, table, column = columns.get(place.name, ("", "", ""))
+        rule = originals.invented.get(f"{schema}.{table}.{column}")
+        if rule is None or rule.transformer not in FEW:
+            judged.append(place)
+    return leaks.texts("statistics", judged, originals)

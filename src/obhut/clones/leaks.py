@@ -1,0 +1,228 @@
+"""The leak check: the finished, still closed copy is read anew and compared with the source.
+
+Each statement answers one question, by the data map and not by the plan that the run used. A statement that had nothing to look at, or
+whose positive control found nothing, is unchecked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from obhut.clones import originals as sources
+from obhut.clones.digests import tokens
+from obhut.clones.findings import Leak, Result, Statement, settled
+from obhut.clones.originals import FEW, Originals
+from obhut.clones.texts import cells, leaves, wordy
+from obhut.datamap.transformers import Effect
+from obhut.erasure.canary import TOKEN_PREFIX
+from obhut.masking.model import ColumnPlan, MaskPlan
+from obhut.masking.stream import Count
+from obhut.postgres.catalogue import Catalogue, Column, Table
+from obhut.postgres.connections import Session
+from obhut.postgres.sql import SQL, Identifier
+from obhut.restores.scan import Place
+
+SOME = 0.2  # share of cells of a column of few possible values that may equal one of the source's by chance
+_MOVED = {"noise": 0.1, "shift": 0.1, "rekey": 0.1}  # share that may come out as it went in
+_DEALT = 0.95  # the same for values dealt out anew among rows, many of which are alike
+_FEW_CELLS = 20  # below, a share says nothing
+_ENOUGH = 50  # values remembered for a place, to be confirmed at the source
+_CONTROL = 300  # rows of the source that the positive control reads
+
+
+@dataclass
+class _Seen:
+    """What the search has come across."""
+
+    texts: int = 0
+    cells: Counter[str] = field(default_factory=Counter)  # judged, by place of an invented column
+    identifiers: dict[str, list[str]] = field(default_factory=dict)
+    values: dict[str, list[str]] = field(default_factory=dict)
+    canaries: Counter[str] = field(default_factory=Counter)
+    hits: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def note(self, kind: dict[str, list[str]], name: str, place: str, value: str) -> None:
+        kept = kind.setdefault(place, [])
+        if len(kept) < _ENOUGH:
+            kept.append(value)
+        self.hits[name, place] += 1
+
+
+def rows(source: Session, copy: Session, found: Originals, catalogue: Catalogue, tokens_planted: Sequence[str]) -> list[Statement]:
+    """Search every text of the copy's rows.
+
+    Args:
+        source: where what was found is confirmed, and where the positive control looks.
+        copy: the copy.
+        found: the source's values.
+        catalogue: of the copy, without Obhut's own schemas.
+        tokens_planted: of the canaries that live in the source.
+    """
+    seen = _Seen()
+    for table in catalogue.tables.values():
+        if table.kind == "r" and (columns := wordy(table)):
+            _search(copy, table, catalogue.root(table.oid).full_name, columns, found, seen)
+    return [*_identifiers(source, found, seen), _values(source, found, seen), _canaries(source, found, seen, tokens_planted)]
+
+
+def _search(
+    session: Session, table: Table, name: str, columns: Sequence[Column], found: Originals, seen: _Seen, *, limit: int | None = None
+) -> None:
+    for chunk in cells(session, table, columns, limit=limit):
+        for column, values in zip(columns, chunk, strict=True):
+            for cell, times in Counter(values).items():
+                for path, text in leaves(column, cell):
+                    _look(name, column.name, path, text, times, found, seen)
+
+
+def _look(table: str, column: str, path: str, text: str, times: int, found: Originals, seen: _Seen) -> None:
+    place = f"{table}.{column}"
+    seen.texts += 1
+    if TOKEN_PREFIX in text.lower():
+        seen.canaries[place + path] += times
+    rule = found.invented.get(place)
+    if rule is None or rule.transformer not in FEW:
+        for token in tokens(text):
+            if token in found.identifiers:
+                seen.note(seen.identifiers, "identifiers", place + path, token)
+    if rule is not None and sources.judged(path, text, sources.kept_paths(rule)):
+        seen.cells[place] += 1
+        if sources.placed(table, column, path, text) in found.values:
+            seen.note(seen.values, "values", place + path, text)
+
+
+def _control(source: Session, found: Originals) -> _Seen:
+    """Read some rows of the source by the very same search: where nothing is found there, finding nothing in the copy says nothing."""
+    seen = _Seen()
+    for table, column in found.places[:20]:
+        name = table.full_name
+        _search(source, table, name, [table.by_name[column]], Originals(found.identifiers, found.values), seen, limit=_CONTROL)
+        if seen.identifiers:
+            break
+    return seen
+
+
+def _identifiers(source: Session, found: Originals, seen: _Seen) -> list[Statement]:
+    if not found.identifiers.count:
+        return [Statement("identifiers", Result.UNCHECKED, seen.texts, (), "the source has no identifier in a column of text")]
+    if not _control(source, found).identifiers:
+        return [Statement("identifiers", Result.FAILED, seen.texts, (), "the same search found nothing in the source")]
+    bad = [
+        Leak(place, seen.hits["identifiers", place])
+        for place, values in seen.identifiers.items()
+        if sources.confirmed(source, found.places, values)
+    ]
+    return [settled("identifiers", seen.texts, bad, nothing="the copy holds no text")]
+
+
+def _values(source: Session, found: Originals, seen: _Seen) -> Statement:
+    bad = []
+    for place, values in seen.values.items():
+        column_place = _column_of(place, found)
+        rule, table = found.invented[column_place], found.tables[column_place.rsplit(".", 1)[0]]
+        cells_there = max(seen.cells[column_place], 1)
+        count = seen.hits["values", place]
+        if rule.transformer in FEW and (count <= 3 or count / cells_there <= SOME):
+            continue
+        if sources.confirmed(source, [(table, rule.name)], [value.lower() for value in values]):
+            bad.append(Leak(place, count))
+    nothing = "no column's values are invented" if not found.invented else "no invented value is long enough to be judged"
+    return settled("values", sum(seen.cells.values()), bad, nothing=nothing)
+
+
+def _column_of(place: str, found: Originals) -> str:
+    """Return the column of a place that may have a path inside it."""
+    return max((known for known in found.invented if place.startswith(known)), key=len)
+
+
+def _canaries(source: Session, found: Originals, seen: _Seen, planted: Sequence[str]) -> Statement:
+    if seen.canaries:
+        return settled("canaries", seen.texts, [Leak(place, count) for place, count in seen.canaries.items()], nothing="")
+    if not planted:
+        return Statement("canaries", Result.UNCHECKED, 0, (), "no canary lives in the source")
+    there = any(
+        source.value(
+            SQL("SELECT EXISTS (SELECT FROM {} WHERE position(%s IN lower({}::text)) > 0)").format(table.relation, Identifier(column)),
+            (token,),
+        )
+        for token in planted
+        for table, column in found.places
+    )
+    if not there:
+        return Statement("canaries", Result.UNCHECKED, seen.texts, (), "no canary was found in the source")
+    return Statement("canaries", Result.PASSED, seen.texts)
+
+
+def texts(name: str, places: Iterable[Place], found: Originals) -> Statement:
+    """Search definitions, comments, roles, statistics: everything about a database that is no row."""
+    bad: Counter[str] = Counter()
+    looked = 0
+    for place in places:
+        looked += 1
+        count = sum(1 for token in set(tokens(place.text)) if _told(token, found))
+        if count:
+            # A definition may be named after a person.
+            hidden = any(_told(token, found) for token in tokens(place.name))
+            bad[f"{place.name.split()[0]} number {looked} (named after a value)" if hidden else place.name] += count
+    return settled(name, looked, [Leak(place, count) for place, count in bad.items()], nothing="there was nothing to look at")
+
+
+def _told(token: str, found: Originals) -> bool:
+    return TOKEN_PREFIX in token or token in found.identifiers
+
+
+def rules(copy: Session, plan: MaskPlan, catalogue: Catalogue) -> Statement:
+    """Apply the server's rules to the copy again: a value that changes was not masked by its rule.
+
+    Args:
+        copy: the copy.
+        plan: made afresh from the map, for the copy.
+        catalogue: of the copy.
+    """
+    bad, looked = [], 0
+    for oid, mask in plan.tables.items():
+        table = catalogue.tables[oid]
+        for column in mask.columns:
+            if column.expression is None or column.transformer == "keep":
+                continue
+            looked += 1
+            query = SQL("SELECT count(*) FROM {} WHERE ({})::text IS DISTINCT FROM {}::text").format(
+                table.relation, column.expression, Identifier(column.name)
+            )
+            if count := int(copy.value(query) or 0):
+                bad.append(Leak(f"{mask.name}.{column.name}", count))
+    return settled("rules", looked, bad, nothing="no rule of the map is carried out by the server")
+
+
+def stream(plan: MaskPlan, counts: Mapping[str, Count]) -> Statement:
+    """Judge how many cells came out of the stream as they went in, for every column that the map has the client mask.
+
+    Args:
+        plan: made afresh from the map.
+        counts: by place, as the streams counted; a column without a count was not masked at all.
+    """
+    bad, looked = [], 0
+    carried = {place.rsplit(".", 1)[0] for place in counts}
+    for mask in plan.tables.values():
+        for column in mask.masked:
+            place = f"{mask.name}.{column.name}"
+            count = counts.get(place)
+            if count is None:
+                if mask.name in carried:
+                    bad.append(Leak(place, 0))
+                continue
+            looked += count.cells
+            known = count.cells - count.nulls
+            if known >= _FEW_CELLS and count.unchanged / known > _tolerated(column):
+                bad.append(Leak(place, count.unchanged))
+    return settled("stream", looked, bad, nothing="no cell went through the masker")
+
+
+def _tolerated(column: ColumnPlan) -> float:
+    if any(variant.when for variant in column.key):
+        return 1.0  # other rows of the column name other things, whose keys stay
+    if column.transformer in _MOVED:
+        return _MOVED[column.transformer]
+    return _DEALT if column.effect is Effect.PERTURBS else 0.5

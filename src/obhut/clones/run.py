@@ -1,0 +1,356 @@
+"""Making a masked copy: journalled, closed until the leak check has passed, dropped when anything goes wrong.
+
+A copy is never resumed: its key lives in memory only, so what a killed run left is thrown away by the next one, which begins anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from obhut.clones import check, mark, prepare
+from obhut.clones import source as sources
+from obhut.clones import target as places
+from obhut.clones.carry import Carrier
+from obhut.clones.check import Checked
+from obhut.clones.errors import CloneLeakError, CloneOvertakenError
+from obhut.clones.findings import Statement, failed, leaks
+from obhut.clones.mark import Mark
+from obhut.clones.originals import Originals, gather
+from obhut.clones.prepare import Prepared, Size
+from obhut.clones.source import Source
+from obhut.clones.subset import Wanted
+from obhut.datamap.archive import archive
+from obhut.datamap.load import load as load_map
+from obhut.erasure import ledger
+from obhut.erasure.erase import MAPS
+from obhut.erasure.refusals import explained
+from obhut.foundation.actors import Actor
+from obhut.foundation.clock import Clock
+from obhut.foundation.settings import Settings
+from obhut.journal import runs
+from obhut.journal.runs import Run
+from obhut.journal.states import RunKind, RunState
+from obhut.keystore import open_keystore
+from obhut.masking import facts as masking_facts
+from obhut.masking.errors import MaskingRefusedError
+from obhut.masking.facts import Facts
+from obhut.masking.keys import RunKey
+from obhut.masking.trial import trial
+from obhut.masking.verdict import Evidence, Label, judge
+from obhut.postgres.clusters import Binaries, binaries, make_directory
+from obhut.postgres.connections import Session
+from obhut.postgres.sql import SQL, Identifier
+from obhut.restores import finish, load, schema, streams
+from obhut.restores import target as targets
+from obhut.restores.progress import Progress, Silent
+from obhut.restores.quarantine import database_name
+from obhut.restores.schema import Entry, Section
+from obhut.restores.target import Target
+
+# Ways to other servers, and what would send changes there; a copy for tests reaches nobody.
+_WAYS_OUT = frozenset(
+    {"USER MAPPING", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA"}
+)
+_SERVERS = (
+    "SELECT srvname, array(SELECT option_name FROM pg_options_to_table(srvoptions)) FROM pg_foreign_server WHERE srvoptions IS NOT NULL"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        database: name of the protected database in the settings.
+        target: connection string of an empty database, or nothing for a new cluster.
+        wanted: the part of the people.
+        workers: streams side by side.
+        left_out: definitions that are not made, by name.
+        locale: language of the invented words.
+    """
+
+    database: str
+    target: str = ""
+    wanted: Wanted = field(default_factory=Wanted)
+    workers: int = 2
+    left_out: tuple[str, ...] = ()
+    locale: str = "de"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a run would do."""
+
+    sizes: tuple[Size, ...]
+    columns: tuple[tuple[str, str, str, str], ...]  # place, transformer, where it runs, why
+    notes: tuple[str, ...]
+    map_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished copy."""
+
+    run: str
+    url: str
+    label: Label
+    rows: int
+    statements: tuple[Statement, ...]
+    notes: tuple[str, ...]
+
+
+def plan(settings: Settings, request: Request, actor: Actor, clock: Clock, progress: Progress | None = None) -> Planned:
+    """Decide everything that a run would, and write nothing.
+
+    Raises:
+        DataMapError, MaskingRefusedError, NotInstructedError, CloneError: why a run would be refused.
+    """
+    ledger.open_ledger(settings)
+    with sources.held(settings.database(request.database).url, "obhut clone plan") as source:
+        graph, masks = prepare.masks_for(settings, request.database, source, request.locale)
+        prepare.instructed(source, graph, request.wanted, actor, clock, None)
+        prepared = prepare.prepare(settings, source, graph, masks, request.wanted, clock, progress or Silent())
+        columns = [
+            (f"{table.name}.{column.name}", column.transformer, column.place.value, column.reason)
+            for table in masks.tables.values()
+            for column in table.columns
+            if column.transformer != "keep" or column.category
+        ]
+        return Planned(tuple(prepare.sizes(source, prepared)), tuple(sorted(columns)), prepared.notes, masks.version)
+
+
+def run(settings: Settings, request: Request, actor: Actor, clock: Clock, progress: Progress | None = None) -> Outcome:
+    """Make a copy, check it, mark it, open it.
+
+    Raises:
+        DataMapError, MaskingRefusedError, NotInstructedError, CloneRefusedError: something speaks against it; nothing was made.
+        CloneLeakError: the check failed; the copy was dropped.
+        CloneOvertakenError: somebody was erased meanwhile; the copy was dropped.
+    """
+    ledger.open_ledger(settings)
+    places.tidy(settings, request.database, clock)
+    url = settings.database(request.database).url
+    with Session.connect(url, application_name="obhut clone") as session:
+        major = session.server_version // 10_000
+        superuser = str(session.value("SELECT rolname FROM pg_roles WHERE oid = 10"))
+    parameters = {
+        "target": request.target, "major": major, "superuser": superuser, "dbname": database_name(url),
+        "workers": request.workers, "subset": request.wanted.describe(),
+    }  # fmt: skip
+    journalled = runs.begin(RunKind.CLONE, request.database, actor, clock, parameters)
+    with runs.guarded(journalled, clock):
+        copying = Copying(settings, journalled, request, actor, clock, progress or Silent())
+        with sources.held(url, copying.application) as source:
+            return copying.carry_out(source)
+
+
+@dataclass
+class Copying:
+    """A copy being made by this process."""
+
+    settings: Settings
+    run: Run
+    request: Request
+    actor: Actor
+    clock: Clock
+    progress: Progress
+
+    @property
+    def application(self) -> str:
+        """The name of this run's sessions."""
+        return streams.application_name(self.run.id)
+
+    @property
+    def directory(self) -> Path:
+        """Everything of this run."""
+        return places.directory_of(self.settings, self.run.id)
+
+    def programs(self) -> Binaries:
+        """Return the programs of the source's major version."""
+        return binaries(self.settings, int(str(self.run.parameters["major"])))
+
+    def carry_out(self, source: Source) -> Outcome:
+        """Carry out all steps; whatever is raised once something was made, the copy is dropped first."""
+        prepared = self._prepare(source)
+        originals, entries, roles, definitions = self._definitions(source, prepared)
+        with runs.step(self.run, "target", self.clock):
+            given = places.target_of(self.settings, self.run)
+            if not given.owned:
+                targets.require_empty(given)
+        try:
+            target = self._target()
+            carrier, rows = self._load(source, prepared, target, entries, roles)
+            statements = [definitions, *self._check(source, target, originals, carrier)]
+            return self._open(source, prepared, target, rows, statements)
+        except BaseException:
+            places.drop(self.settings, self.run)
+            raise
+
+    def _prepare(self, source: Source) -> Prepared:
+        with runs.step(self.run, "prepare", self.clock) as step:
+            graph, masks = prepare.masks_for(self.settings, self.request.database, source, self.request.locale)
+            granted = prepare.instructed(source, graph, self.request.wanted, self.actor, self.clock, self.run.id)
+            if granted:
+                runs.permitted(self.run, granted[0].instruction_id)
+            prepared = prepare.prepare(self.settings, source, graph, masks, self.request.wanted, self.clock, self.progress)
+            archive(load_map(self.settings.database(self.request.database).map).database(self.request.database), self._maps)
+            step.record(map=graph.version, list_size=prepared.head, lsn=source.lsn, moment=source.moment)
+        return prepared
+
+    @property
+    def _maps(self) -> Path:
+        return self.settings.state.directory / MAPS
+
+    def _definitions(self, source: Source, prepared: Prepared) -> tuple[Originals, dict[Section, list[Entry]], list[str], Statement]:
+        """Read the source's identifiers, and refuse a schema that names one before any of it is made."""
+        with runs.step(self.run, "schema", self.clock) as step:
+            with self.progress.phase("reading identifiers", None, "columns"):
+                originals = gather(source.session, prepared.masks, source.catalogue)
+            make_directory(self.directory)
+            self.directory.chmod(0o711)  # the account of the servers passes; what is below is private
+            scratch = self._scratch()
+            try:
+                dumped = schema.dump(self.programs(), source.url, scratch, snapshot=source.snapshot)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+            roles = schema.roles(self.programs(), source.url, passwords=False)
+            unwanted = {*self.request.left_out}
+            entries = {
+                section: [entry for entry in dumped[section] if entry.kind not in _WAYS_OUT and entry.name not in unwanted]
+                for section in Section
+            }
+            statement = check.definitions([entry for section in Section for entry in entries[section]], roles, originals)
+            if statement.leaks:
+                shutil.rmtree(self.directory, ignore_errors=True)
+                _refuse_leaks([statement], self.request.database)
+            step.record(entries=sum(len(part) for part in entries.values()), identifiers=originals.identifiers.count)
+        return originals, entries, roles, statement
+
+    def _target(self) -> Target:
+        target = places.target_of(self.settings, self.run)
+        if not target.owned:
+            targets.close_to_others(target)
+            return target
+        parameters = self.run.parameters
+        targets.new_cluster(self.settings, self.directory / "target", int(str(parameters["major"])), str(parameters["superuser"]), 16)
+        return target
+
+    def _load(
+        self, source: Source, prepared: Prepared, target: Target, entries: dict[Section, list[Entry]], roles: Sequence[str]
+    ) -> tuple[Carrier, int]:
+        left_out = frozenset() if target.owned else frozenset(schema.of_the_database(entries))
+        targets.make_database(target, entries[Section.PRE_DATA], roles)
+        with target.session(self.application) as session:
+            streams.prepare_records(session)
+        facts = masking_facts.read(source.session, prepared.masks, source.catalogue)
+        key = RunKey()
+        try:
+            carrier = Carrier(prepared.masks, key, facts, prepared.rows, source.catalogue)
+            pipe = streams.Pipe(source.url, target.url, prepared.rows.settings, self._scratch(), self.programs(), self.application)
+            loading = load.Loading(
+                pipe, source.url, target.url, source.catalogue, prepared.rows, entries, self.request.workers, left_out=left_out,
+                snapshot=source.snapshot, carrier=carrier,
+            )  # fmt: skip
+            rows = self._rows(source, prepared, loading, facts)
+        finally:
+            key.destroy()
+        return carrier, rows
+
+    def _rows(self, source: Source, prepared: Prepared, loading: load.Loading, facts: Facts) -> int:
+        with runs.step(self.run, "load", self.clock) as step:
+            with load.loading_session(loading) as session:
+                load.make_schema(session, loading)
+                _close_ways_out(session)
+                if refusals := trial(source.session, session, prepared.masks, source.catalogue, facts):
+                    raise MaskingRefusedError(refusals)
+            rows = load.load(loading, self.progress)
+            step.record(rows=rows, deleted=prepared.rows.deleted)
+        with runs.step(self.run, "connect", self.clock), explained():
+            load.connect_tables(loading, self.progress)
+        with runs.step(self.run, "finish", self.clock) as step, load.loading_session(loading) as session:
+            counted = finish.counters(source.session, prepared.graph, self.request.database)
+            finish.set_sequences(session, counted, fresh=_above(counted, prepared, facts))
+            views = finish.refresh_views(loading, source.session, self.progress)
+            load.make_last(loading)
+            finish.analyse(loading, self.progress)
+            step.record(sequences=len(counted), views=views)
+        return rows
+
+    def _check(self, source: Source, target: Target, originals: Originals, carrier: Carrier) -> list[Statement]:
+        with runs.step(self.run, "check", self.clock) as step, target.session(self.application) as session:
+            with self.progress.phase("searching the copy", None, "texts"):
+                about = Checked(self.settings, self.request.database, self.request.locale)
+                found = check.copy(about, source.session, session, originals, carrier.counts)
+            step.record(statements=len(found), leaks=len(leaks(found)))
+            if failed(found):
+                _refuse_leaks(found, self.request.database)
+        return found
+
+    def _open(self, source: Source, prepared: Prepared, target: Target, rows: int, statements: list[Statement]) -> Outcome:
+        label = judge(prepared.masks, Evidence(key_destroyed=True, leaks=len(leaks(statements))), self.clock.now().date()).label
+        with runs.step(self.run, "open", self.clock) as step:
+            with target.session(self.application) as session, session.transaction():
+                content = Mark(
+                    self.run.id, self.request.database, source.moment, source.lsn, prepared.graph.version, label.value,
+                    self.request.wanted.describe(), tuple(statement.document() for statement in statements), self.clock.now(),
+                    mark.place_of(session),
+                )  # fmt: skip
+                mark.write(session, content, open_keystore(self.settings))
+            if target.cluster is not None:
+                targets.make_durable(target.cluster)
+                target.cluster.start(timeout=300)
+            with ledger.places().writing():  # nobody is recorded between this look and the opening
+                if any(chunk for chunk in ledger.open_list(self.request.database, after=prepared.head, size=1)):
+                    raise CloneOvertakenError(
+                        "somebody was erased while the copy was being made", "It was dropped. Run it again, at a quieter time."
+                    )
+                places.release(target, self.application)
+            shutil.rmtree(self.directory / "scratch", ignore_errors=True)
+            step.record(label=label.value, place=content.place, rows=rows)
+        runs.finish(self.run, RunState.DONE, clock=self.clock)
+        return Outcome(self.run.id, target.url, label, rows, tuple(statements), prepared.notes)
+
+    def _scratch(self) -> Path:
+        scratch = self.directory / "scratch"
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        return scratch
+
+
+def _refuse_leaks(statements: Sequence[Statement], database: str) -> NoReturn:
+    found = leaks(failed(statements))
+    if not found:
+        first = failed(statements)[0]
+        raise CloneLeakError(f"the leak check of the copy of {database} could not be trusted: {first.why}", None, statements)
+    more = f" (and {len(found) - 1} more places)" if len(found) > 1 else ""
+    raise CloneLeakError(
+        f"the copy of {database} would leak: {found[0].place} holds {found[0].cells} values of the source{more}",
+        "It was dropped. Give the column a rule in the data map, or leave the definition out with --leave-out.",
+        statements,
+    )
+
+
+def _close_ways_out(session: Session) -> None:
+    """Take away where foreign servers lead; their tables stay, so that views over them can be made."""
+    query = (
+        "SELECT srvname, array(SELECT option_name FROM pg_options_to_table(srvoptions)) FROM pg_foreign_server WHERE srvoptions IS NOT NULL"
+    )
+    for server, options in session.rows(query):
+        dropped = SQL(", ").join(SQL("DROP {}").format(Identifier(str(name))) for name in options)
+        session.execute(SQL("ALTER SERVER {} OPTIONS ({})").format(Identifier(str(server)), dropped))
+
+
+def _above(counted: Sequence[finish.Counter], prepared: Prepared, facts: Facts) -> dict[tuple[str, str], int]:
+    """Return where sequences of re-issued keys go on: above every number that was handed out anew."""
+    found: dict[tuple[str, str], int] = {}
+    for counter in counted:
+        sequence = counter.sequence
+        if sequence.table is None or sequence.column is None:
+            continue
+        bounds = facts.bounds.get(f"{prepared.graph.catalogue.tables[sequence.table].full_name}.{sequence.column}")
+        if bounds is not None:
+            found[sequence.schema, sequence.name] = min(max(bounds.high, sequence.minimum), sequence.maximum)
+    return found
