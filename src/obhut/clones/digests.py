@@ -18,6 +18,7 @@ SHORTEST = 6  # characters: shorter values occur by chance
 _WORD = re.compile(r"[^\s\"',;:<>()\[\]{}|=\\]{6,}")
 _NUMBER = re.compile(r"\+?\d[\d /().-]{6,}\d")
 _ACCOUNT = re.compile(r"\b[a-z]{2}\d{2}(?: ?[0-9a-z]{2,4}){3,8}\b")
+_SHORTEST_ACCOUNT, _LONGEST_ACCOUNT = 15, 34  # letters and digits of an IBAN
 _EDGES = ".!?*_-+/~`"
 
 
@@ -79,8 +80,15 @@ def tokens(text: str) -> Iterator[str]:
         if bare != value and len(bare) >= SHORTEST:
             yield bare
     if any(letter.isdigit() for letter in value):
-        for pattern in (_NUMBER, _ACCOUNT):
-            for run in pattern.findall(value):
-                bare = squeezed(run)
-                if len(bare) >= 8:
-                    yield bare
+        yield from _numbers(value)
+
+
+def _numbers(value: str) -> Iterator[str]:
+    for run in _NUMBER.findall(value):
+        bare = squeezed(run)
+        if len(bare) >= 8:
+            yield bare
+    for run in _ACCOUNT.findall(value):
+        bare = squeezed(run)
+        # Where groups are apart, the word behind the last one looks like another group.
+        yield from (bare[:length] for length in range(_SHORTEST_ACCOUNT, min(len(bare), _LONGEST_ACCOUNT) + 1))

@@ -80,7 +80,7 @@ def _search(
 def _look(table: str, column: str, path: str, text: str, times: int, found: Originals, seen: _Seen) -> None:
     place = f"{table}.{column}"
     seen.texts += 1
-    if TOKEN_PREFIX in text.lower():
+    if TOKEN_PREFIX in text.lower() and place not in found.kept:
         seen.canaries[place + path] += times
     rule = found.invented.get(place)
     if rule is None or rule.transformer not in FEW:
@@ -161,16 +161,12 @@ def texts(name: str, places: Iterable[Place], found: Originals) -> Statement:
     looked = 0
     for place in places:
         looked += 1
-        count = sum(1 for token in set(tokens(place.text)) if _told(token, found))
-        if count:
+        told = {token for token in tokens(place.text) if TOKEN_PREFIX in token or token in found.identifiers}
+        if told:
             # A definition may be named after a person.
-            hidden = any(_told(token, found) for token in tokens(place.name))
-            bad[f"{place.name.split()[0]} number {looked} (named after a value)" if hidden else place.name] += count
+            hidden = any(token in place.name.lower() for token in told)
+            bad[f"{place.name.split()[0]} number {looked} (named after a value)" if hidden else place.name] += len(told)
     return settled(name, looked, [Leak(place, count) for place, count in bad.items()], nothing="there was nothing to look at")
-
-
-def _told(token: str, found: Originals) -> bool:
-    return TOKEN_PREFIX in token or token in found.identifiers
 
 
 def rules(copy: Session, plan: MaskPlan, catalogue: Catalogue) -> Statement:

@@ -38,6 +38,8 @@ class Originals:
         values: of each invented column, looked for in the same column: place, path and value together.
         places: columns (table, column) that identifiers were taken from.
         invented: columns of the copy, by place, that hold invented values, with their transformer.
+        tables: of the source, by name.
+        kept: personal columns, by place, that the map keeps for a reason.
     """
 
     identifiers: Digests = field(default_factory=Digests)
@@ -45,6 +47,7 @@ class Originals:
     places: list[tuple[Table, str]] = field(default_factory=list)
     invented: dict[str, ColumnPlan] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
 
 
 def gather(session: Session, plan: MaskPlan, catalogue: Catalogue) -> Originals:
@@ -57,6 +60,7 @@ def gather(session: Session, plan: MaskPlan, catalogue: Catalogue) -> Originals:
     """
     found = Originals()
     for oid, mask in plan.tables.items():
+        found.kept |= {f"{mask.name}.{one.name}" for one in mask.columns if one.category is not None and one.transformer == "keep"}
         chosen = {
             column.name: column for column in mask.columns if column.category is not None and column.transformer not in {"keep", "rekey"}
         }

@@ -190,6 +190,7 @@ class DatabaseSettings(_Section):
     name: str
     url: DatabaseUrl
     map: SettingsPath = Path("datamap.yaml")
+    staging: dict[str, DatabaseUrl] = Field(default_factory=dict)  # test and staging databases that show its data
     backup: BackupSettings = Field(default_factory=BackupSettings)
     notices: NoticeSettings = Field(default_factory=NoticeSettings)
     finality: FinalitySettings = Field(default_factory=FinalitySettings)

@@ -12,7 +12,7 @@ from obhut.erasure import ledger
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
-from obhut.promises import examine, inactivity, traces
+from obhut.promises import examine, inactivity, staging, traces
 from obhut.promises.model import PROMISES, Evidence, Promise, State, Verdict
 
 Examiner = Callable[[Settings, Clock], Iterator[Evidence]]
@@ -22,6 +22,7 @@ EXAMINERS: dict[str, tuple[Examiner, ...]] = {
     "at-rest": (examine.keys_at_rest, examine.backups_at_rest, examine.disks),
     "in-transit": (examine.connections,),
     "inactivity": (inactivity.inactivity,),
+    "staging": (staging.databases,),
     "backup": (examine.backups,),
     "erasure": (examine.erasure_list, examine.erasures, examine.absence, traces.traces, examine.restores),
 }

@@ -145,7 +145,7 @@ def require_empty(target: Target) -> None:
         found = session.value(
             "SELECT (SELECT count(*) FROM pg_class WHERE oid >= 16384 AND relnamespace NOT IN"
             " (SELECT oid FROM pg_namespace WHERE nspname IN ('pg_toast', 'obhut_restore')))"
-            " + (SELECT count(*) FROM pg_namespace WHERE oid >= 16384 AND nspname !~ '^pg_' AND nspname <> 'obhut_restore')"
+            " + (SELECT count(*) FROM pg_namespace WHERE oid >= 16384 AND nspname !~ '^pg_' AND nspname NOT IN ('public', 'obhut_restore'))"
         )
     if found:
         raise TargetNotEmptyError(f"the target database has {found} objects already", "Give an empty database, or leave --target out.")
