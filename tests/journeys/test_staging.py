@@ -86,7 +86,7 @@ def _row_counts(session: Session) -> dict[str, int]:
 
 def test_a_copy_holds_no_byte_of_anybody(clinic: Installation, copy: dict[str, Any]) -> None:
     """Heap, indexes, statistics, WAL and logs of the copy's server hold no word of a patient; the same search finds them at the source."""
-    words = [f"secret{number}{end}" for number in range(1, PEOPLE + 1) for end in ("@", "first", "nick", "photo", "tag")]
+    words = [f"secret{digit}" for digit in range(1, 10)]  # every personal value holds one
     cluster = clinic.state / "clones" / copy["run"]
     clinic.sql("CHECKPOINT")
     assert scanner.hits(clinic.cluster.data / "base", words), "the search finds nothing where everything is"
