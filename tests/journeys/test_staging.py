@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import scanner
-from support.clinic import CLINICS, installed_clinic
+from support.clinic import installed_clinic
 from support.installation import Installation
 
 from obhut.postgres.connections import Session
@@ -66,14 +66,6 @@ def copy(clinic: Installation) -> dict[str, Any]:
     """Give the document of a copy in a cluster of its own."""
     document: dict[str, Any] = clinic.obhut("clone", "run")
     return document
-
-
-def _leaking(clinic: Installation) -> dict[str, list[str]]:
-    """Run a copy that has to leak and return the places by statement."""
-    result = clinic.obhut.refused("clone", "run", "--target", clinic.cluster.url("staging"), code="clone-leak", status=5)
-    return {one["name"]: [leak["place"] for leak in one["leaks"]] for one in result.document["error"].get("details", [])} or {
-        "": [result.document["error"]["fact"]]
-    }
 
 
 def _copies(clinic: Installation) -> list[Path]:
@@ -150,7 +142,6 @@ def test_a_rule_that_is_lost_is_named(clinic: Installation, copy: dict[str, Any]
         ("public.patient", "first_name", False, "public.patient.first_name"),
         ("public.patient", "tags", False, "public.patient.tags[*]"),
         ("public.patient", "profile", True, "public.patient.profile$.nick"),
-        ("public.letter", "body", False, "public.letter.body"),
         ("public.patient", "born_on", False, "public.patient.born_on"),
     ]
     given = json.dumps([{"table": table, "column": column, "rest": rest} for table, column, rest, _ in cases])
@@ -163,7 +154,8 @@ def test_a_rule_that_is_lost_is_named(clinic: Installation, copy: dict[str, Any]
     for (_, _, _, place), text in zip(cases, said, strict=False):
         error = json.loads(text[text.index("{") :])["error"]
         assert error["code"] == "clone-leak", text
-        assert place in error["fact"], (place, error["fact"])
+        # Every patient's value, counted in the copy itself: not only the run's own counts tell.
+        assert int(error["fact"].split(f"{place} (")[1].split(")")[0]) >= PEOPLE - 1, (place, error["fact"])
     assert [status.split()[0] for status in said[1:]] == ["5"] * len(cases)
     assert _copies(clinic) == before, "a copy that leaks is dropped with its directory"
 
@@ -249,6 +241,5 @@ def test_without_class_or_instruction_nothing_is_made(clinic: Installation) -> N
     clinic.obhut.refused("clone", "run", code="not-instructed", status=4)
     clinic.sql("DELETE FROM clinic WHERE id = 3")
     assert _copies(clinic) == before
-    assert CLINICS
     with pytest.raises(DatabaseError), clinic.session() as session:
-        session.execute("SELECT 1 FROM obhut.copy")
+        session.execute("SELECT 1 FROM obhut.copy")  # nothing was ever written to the source

@@ -58,7 +58,10 @@ def copy(about: Checked, source: Session, session: Session, originals: Originals
 
 
 def against(about: Checked, source: Session) -> Originals:
-    """Return the values of a living source that an older copy is compared with."""
+    """Return the values that a copy is compared with: of its snapshot, or of the source as it is today.
+
+    The plan is made from the map again: what a run's own plan has lost is what is looked for.
+    """
     catalogue = read_catalogue(source)
     return gather(source, _masks(about, source, catalogue), catalogue)
 

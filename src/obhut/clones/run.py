@@ -19,7 +19,7 @@ from obhut.clones.check import Checked
 from obhut.clones.errors import CloneLeakError, CloneOvertakenError
 from obhut.clones.findings import Statement, failed, leaks
 from obhut.clones.mark import Mark
-from obhut.clones.originals import Originals, gather
+from obhut.clones.originals import Originals
 from obhut.clones.prepare import Prepared, Size
 from obhut.clones.source import Source
 from obhut.clones.subset import Wanted
@@ -55,6 +55,7 @@ from obhut.restores.target import Target
 _WAYS_OUT = frozenset(
     {"USER MAPPING", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA"}
 )
+_NAMED = 8  # places that an error spells out
 _SERVERS = (
     "SELECT srvname, array(SELECT option_name FROM pg_options_to_table(srvoptions)) FROM pg_foreign_server WHERE srvoptions IS NOT NULL"
 )
@@ -169,6 +170,10 @@ class Copying:
         """Everything of this run."""
         return places.directory_of(self.settings, self.run.id)
 
+    @property
+    def _about(self) -> Checked:
+        return Checked(self.settings, self.request.database, self.request.locale)
+
     def programs(self) -> Binaries:
         """Return the programs of the source's major version."""
         return binaries(self.settings, int(str(self.run.parameters["major"])))
@@ -176,7 +181,7 @@ class Copying:
     def carry_out(self, source: Source) -> Outcome:
         """Carry out all steps; whatever is raised once something was made, the copy is dropped first."""
         prepared = self._prepare(source)
-        originals, entries, roles, definitions = self._definitions(source, prepared)
+        originals, entries, roles, definitions = self._definitions(source)
         with runs.step(self.run, "target", self.clock):
             given = places.target_of(self.settings, self.run)
             if not given.owned:
@@ -205,11 +210,11 @@ class Copying:
     def _maps(self) -> Path:
         return self.settings.state.directory / MAPS
 
-    def _definitions(self, source: Source, prepared: Prepared) -> tuple[Originals, dict[Section, list[Entry]], list[str], Statement]:
+    def _definitions(self, source: Source) -> tuple[Originals, dict[Section, list[Entry]], list[str], Statement]:
         """Read the source's identifiers, and refuse a schema that names one before any of it is made."""
         with runs.step(self.run, "schema", self.clock) as step:
             with self.progress.phase("reading identifiers", None, "columns"):
-                originals = gather(source.session, prepared.masks, source.catalogue)
+                originals = check.against(self._about, source.session)
             make_directory(self.directory)
             self.directory.chmod(0o711)  # the account of the servers passes; what is below is private
             scratch = self._scratch()
@@ -283,8 +288,7 @@ class Copying:
     def _check(self, source: Source, target: Target, originals: Originals, carrier: Carrier) -> list[Statement]:
         with runs.step(self.run, "check", self.clock) as step, target.session(self.application) as session:
             with self.progress.phase("searching the copy", None, "texts"):
-                about = Checked(self.settings, self.request.database, self.request.locale)
-                found = check.copy(about, source.session, session, originals, carrier.counts)
+                found = check.copy(self._about, source.session, session, originals, carrier.counts)
             step.record(statements=len(found), leaks=len(leaks(found)))
             if failed(found):
                 _refuse_leaks(found, self.request.database)
@@ -325,9 +329,13 @@ def _refuse_leaks(statements: Sequence[Statement], database: str) -> NoReturn:
     if not found:
         first = failed(statements)[0]
         raise CloneLeakError(f"the leak check of the copy of {database} could not be trusted: {first.why}", None, statements)
-    more = f" (and {len(found) - 1} more places)" if len(found) > 1 else ""
+    worst: dict[str, int] = {}
+    for leak in found:
+        worst[leak.place] = max(leak.cells, worst.get(leak.place, 0))
+    named = ", ".join(f"{place} ({cells})" for place, cells in list(worst.items())[:_NAMED])
+    more = f" and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
     raise CloneLeakError(
-        f"the copy of {database} would leak: {found[0].place} holds {found[0].cells} values of the source{more}",
+        f"the copy of {database} would leak values of the source in {len(worst)} places: {named}{more}",
         "It was dropped. Give the column a rule in the data map, or leave the definition out with --leave-out.",
         statements,
     )
