@@ -163,6 +163,7 @@ def residue(
         ),
     ] = None,
     canaries: Annotated[bool, Parameter(negative="", help="Search for the bytes of canaries that were erased.")] = False,
+    run: Annotated[str | None, Parameter(help='Only the erasure or sweep of this run, as "obhut erase" named it.')] = None,
 ) -> int:
     """Show where bytes of erased people may remain, and by which date they are gone.
 
@@ -173,6 +174,7 @@ def residue(
     """
     here = _opened()
     found = look.look(here.settings, database, here.clock)
+    found = look.only(found, run) if run else found
     hits = _search(database, _values(database, values_from, canaries=canaries)) if values_from or canaries else []
     document = {**_residue(found), "searched": [asdict(one) for one in hits]}
     here.output.result(document, lambda: _show_residue(here, found, hits))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from obhut.datamap.graph import Graph, require
@@ -74,6 +74,21 @@ def look(settings: Settings, database: str, clock: Clock) -> Residue:
     with Session.connect(settings.database(database).url, application_name="obhut finality") as session:
         site = take_in(settings, database, session)
         return judged(settings, database, site, clock)
+
+
+def only(found: Residue, run: str) -> Residue:
+    """Return what can be said about the one erasure that a run confirmed.
+
+    Raises:
+        FinalityError: the erasure list confirms none of this run in this database.
+    """
+    entry = records.entry_of(found.database, run)
+    if entry is None:
+        raise FinalityError(
+            "the erasure list confirms no erasure of that run in this database", 'Look at the run that "obhut erase" named.'
+        )
+    mine = tuple((one, traces) for one, traces in found.open if one.first_entry <= entry <= one.last_entry)
+    return replace(found, open=mine, finished=0 if mine else 1, finished_people=0)
 
 
 def take_in(settings: Settings, database: str, session: Session) -> Site:

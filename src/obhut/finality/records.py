@@ -25,6 +25,7 @@ else:
 _CONFIRMED = """
 SELECT seq, body FROM erasure_entry WHERE seq > %s AND strpos(body, '"kind":"effective"') > 0 AND strpos(body, %s) > 0 ORDER BY seq
 """
+_OF_RUN = "SELECT seq, body FROM erasure_entry WHERE strpos(body, %s) > 0 ORDER BY seq"
 _KINDS = """
 SELECT t.subject_kind, t.action, count(*) FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)
 JOIN erasure_tombstone t ON t.seq BETWEEN span.low AND span.high GROUP BY 1, 2 ORDER BY 1, 2
@@ -110,6 +111,17 @@ def observations(database: str) -> list[Observation]:
             )
             for row in models.Observation.objects.filter(database=database, final_at=None).order_by("last_entry")
         ]
+
+
+def entry_of(database: str, run: str) -> int | None:
+    """Return the entry of the erasure list that confirms an erasure, by the id of its run; None when there is none."""
+    with control_safe(), connection.cursor() as cursor:
+        cursor.execute(_OF_RUN, [f'"run":{json.dumps(run)}'])
+        for entry, body in cursor.fetchall():
+            content = json.loads(body)
+            if content["kind"] == "effective" and content["database"] == database and content["run"] == run:
+                return int(entry)
+    return None
 
 
 def last_entry(database: str) -> int:

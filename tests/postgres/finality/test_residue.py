@@ -20,9 +20,9 @@ pytestmark = pytest.mark.postgres
 FILES = (Place.HEAP, Place.INDEX, Place.STATISTICS)
 
 
-def _erase(club: Club, *numbers: int, action: Action = Action.ANONYMISE) -> None:
+def _erase(club: Club, *numbers: int, action: Action = Action.ANONYMISE) -> str:
     with Eraser(club.settings, "club") as eraser:
-        eraser.erase("member", [(str(number),) for number in numbers], action, ACTOR, club.clock)
+        return eraser.erase("member", [(str(number),) for number in numbers], action, ACTOR, club.clock).run
 
 
 def _traces(club: Club) -> dict[Place, Trace]:
@@ -154,3 +154,37 @@ def test_a_role_that_sees_too_little_claims_nothing(club: Club) -> None:
         session.execute("REVOKE pg_read_all_stats FROM plain")
         session.execute("DROP OWNED BY plain")
         session.execute("DROP ROLE plain")
+
+
+def test_each_erasure_can_be_asked_for(club: Club) -> None:
+    """A run names its erasure: what may remain of the one, not of another; a run that the list does not confirm is refused."""
+    first = _erase(club, club.member(38))
+    look.look(club.settings, "club", club.clock)
+    second = _erase(club, club.member(39))
+    found = look.look(club.settings, "club", club.clock)
+    (one,), (other,) = look.only(found, first).open, look.only(found, second).open
+    assert one[0].seen.id != other[0].seen.id
+    assert (one[0].runs, other[0].runs, other[0].kinds) == (1, 1, (("member", "anonymise"),))
+    with pytest.raises(FinalityError, match="confirms no erasure"):
+        look.only(found, "run_unknown")
+
+
+def test_a_cleaning_that_dies_is_taken_up_where_it_was(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after a rewrite, after a rebuild: what was done counts, the next cleaning does the rest."""
+
+    class Died(BaseException):
+        pass
+
+    def die(name: str) -> None:
+        if name == wanted:
+            raise Died
+
+    _erase(club, club.member(30))
+    for wanted in ("finality.vacuumed", "finality.rebuilt", "finality.rewritten"):
+        with monkeypatch.context() as patch:
+            patch.setattr("obhut.finality.clean.reach", die)
+            with pytest.raises(Died):
+                clean(club.settings, "club", club.clock, rewrite=wanted == "finality.rewritten")
+    clean(club.settings, "club", club.clock, rewrite=True)
+    states = _states(club)
+    assert {states[place] for place in FILES} == {TraceState.GONE}
