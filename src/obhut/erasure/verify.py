@@ -17,6 +17,7 @@ from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, rendered, trusted
 
+_DISTINCT = SQL("{} IS DISTINCT FROM {}")
 _EXACT = frozenset({"smallint", "integer", "bigint", "uuid"})
 _TEXTUAL = {"S", "U", "A"}  # string, user-defined (json, jsonb, citext, xml, hstore) and array types may hold a text
 
@@ -116,7 +117,7 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
         # A template names columns without their table, so no second relation with such columns may be in reach of it.
         names = SQL(", ").join(_key(subject, name) for name in subject.key)
         mine = SQL(", ").join(Identifier("s", name) for name in subject.key)
-        for differs in _still_personal(graph, table):
+        if differs := _still_personal(graph, table):
             among = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}")
             yield table.full_name, question, among.format(table.relation, mine, names, differs)
     for link in graph.links_to(subject.table):
@@ -129,7 +130,7 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
             child = graph.catalogue.tables[link.child]
             condition = _when(link, child)
             question = f"values of rows that name the {subject.kind} by {link.name} and are not anonymised"
-            for differs in _still_personal(graph, child, "c", link.anonymises):
+            if differs := _still_personal(graph, child, "c", link.anonymises):
                 joined = SQL("SELECT count(*) FROM {} c JOIN k ON {} AND {}{}")
                 yield child.full_name, question, joined.format(child.relation, _names(link, child, subject), differs, condition)
 
@@ -153,18 +154,21 @@ def _counted_by_key(table: Table, subject: Subject, column: str) -> Composable:
     )
 
 
-def _still_personal(graph: Graph, table: Table, alias: str = "s", only: Sequence[str] = ()) -> Iterator[Composable]:
-    """Conditions that are true where a column of the table behind ``alias`` does not hold what its rule gives."""
+def _still_personal(graph: Graph, table: Table, alias: str = "s", only: Sequence[str] = ()) -> Composable | None:
+    """Condition that is true where some column of the row behind ``alias`` does not hold what its rule gives; None without a rule.
+
+    One question a table and not one a column: each would read the same rows again.
+    """
     node = graph.tables[table.oid]
+    parts: list[Composable] = []
     for name, rule in node.anonymise.items():
         if only and name not in only:
             continue
         column = table.by_name[name]
         wanted = expressions.anonymised(rule, column)(Identifier(alias, name))
-        if column.base_type in {"json", "xml", "point"}:
-            yield SQL("{}::text IS DISTINCT FROM {}::text").format(Identifier(alias, name), wanted)
-        else:
-            yield SQL("{} IS DISTINCT FROM {}").format(Identifier(alias, name), wanted)
+        form = SQL("{}::text IS DISTINCT FROM {}::text") if column.base_type in {"json", "xml", "point"} else _DISTINCT
+        parts.append(form.format(Identifier(alias, name), wanted))
+    return SQL("({})").format(SQL(" OR ").join(parts)) if parts else None
 
 
 def _key(subject: Subject, column: str) -> Identifier:
