@@ -116,6 +116,10 @@ def test_a_copy_says_what_it_is(clinic: Installation, copy: dict[str, Any]) -> N
     """The mark holds up to a check; in another database, without signature, or when a value of the source came in later, it does not."""
     verified = clinic.obhut("clone", "verify", copy["run"])
     assert verified["holds"] and verified["label"] == "deidentified" and verified["run"] == copy["run"]
+    said = clinic.obhut.refused(
+        "clone", "sign", copy["run"], "--person", "acc-1", "--review-by", "2099-01-01", code="clone-not-anonymous", status=5
+    )
+    assert "anonymised" in said.document["error"]["fact"], "years of birth and times of visits are left"
     with Session.connect(copy["url"]) as there:
         there.execute("INSERT INTO status (word) VALUES ('ask secret9@mail.invalid for it')")
         found = clinic.obhut.refused("clone", "verify", copy["run"], code="clone-leak", status=5)

@@ -104,6 +104,7 @@ STATUS: dict[str, Exit] = {
     "certificate-differs": Exit.UNPROVEN,
     "clone-leak": Exit.UNPROVEN,
     "clone-mark-invalid": Exit.UNPROVEN,
+    "clone-not-anonymous": Exit.UNPROVEN,
     "demo-failed": Exit.UNPROVEN,
     # begun, journalled, to be resumed
     "restore-stream-failed": Exit.PARTIAL,

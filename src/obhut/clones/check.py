@@ -10,6 +10,7 @@ from obhut.clones.errors import CloneRefusedError
 from obhut.clones.findings import Statement
 from obhut.clones.mark import SCHEMA
 from obhut.clones.originals import FEW, Originals, gather
+from obhut.datamap.graph import Graph
 from obhut.datamap.surroundings import read_surroundings
 from obhut.erasure import canary
 from obhut.foundation.settings import Settings
@@ -48,7 +49,7 @@ def copy(about: Checked, source: Session, session: Session, originals: Originals
         originals: values of the source.
         counts: what the streams counted; None when the copy is an older one, whose mark keeps that statement.
     """
-    catalogue, masks = _afresh(about, session)
+    _, catalogue, masks = afresh(about, session)
     planted = [one.token for one in canary.living(about.database)]
     found = leaks.rows(source, session, originals, catalogue, planted)
     found += [leaks.rules(session, masks, catalogue), _statistics(session, originals)]
@@ -63,22 +64,27 @@ def against(about: Checked, source: Session) -> Originals:
     The plan is made from the map again: what a run's own plan has lost is what is looked for.
     """
     catalogue = read_catalogue(source)
-    return gather(source, _masks(about, source, catalogue), catalogue)
+    return gather(source, _planned(about, source, catalogue)[1], catalogue)
 
 
-def _afresh(about: Checked, session: Session) -> tuple[Catalogue, MaskPlan]:
-    """Return the copy's catalogue, and the plan of its columns made from the map alone."""
+def afresh(about: Checked, session: Session) -> tuple[Graph, Catalogue, MaskPlan]:
+    """Return the map resolved against a copy, its catalogue, and the plan of its columns made from the map alone.
+
+    Raises:
+        CloneRefusedError: no known version of the map fits the copy.
+    """
     catalogue = preflight.hidden(read_catalogue(session), streams.RECORDS)
     catalogue = replace(catalogue, tables={oid: table for oid, table in catalogue.tables.items() if table.full_name != _MARK})
-    return catalogue, _masks(about, session, catalogue)
+    graph, masks = _planned(about, session, catalogue)
+    return graph, catalogue, masks
 
 
-def _masks(about: Checked, session: Session, catalogue: Catalogue) -> MaskPlan:
+def _planned(about: Checked, session: Session, catalogue: Catalogue) -> tuple[Graph, MaskPlan]:
     graph, findings, unknown = preflight.fitting_map(about.settings, about.database, catalogue)
     if graph is None:
         fact = (findings or unknown or ["it names other tables"])[0]
         raise CloneRefusedError(f"no known version of the data map fits: {fact}", 'Run "obhut datamap check".')
-    return plan_masks(graph, read_surroundings(session), locale=about.locale)
+    return graph, plan_masks(graph, read_surroundings(session), locale=about.locale)
 
 
 def _statistics(session: Session, originals: Originals) -> Statement:

@@ -9,6 +9,7 @@ from obhut.foundation.errors import ObhutError
 
 if TYPE_CHECKING:
     from obhut.clones.findings import Statement
+    from obhut.masking.verdict import Verdict
 
 
 class CloneError(ObhutError):
@@ -43,6 +44,16 @@ class CloneLeakError(CloneError):
     def __init__(self, fact: str, hint: str | None = None, statements: Sequence[Statement] = ()) -> None:
         super().__init__(fact, hint)
         self.statements = tuple(statements)
+
+
+class CloneNotAnonymousError(CloneError):
+    """A criterion of the gate is not met or was not measured; the copy keeps its label."""
+
+    code = "clone-not-anonymous"
+
+    def __init__(self, fact: str, hint: str | None = None, verdict: Verdict | None = None) -> None:
+        super().__init__(fact, hint)
+        self.verdict = verdict
 
 
 class CloneMarkError(CloneError):

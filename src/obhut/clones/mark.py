@@ -44,7 +44,7 @@ _PLACE = (
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a copy says about itself."""
+    """What a copy says about itself; ``signed_by`` and ``review_by`` (a date) once somebody answers for its being anonymous."""
 
     run: str
     database: str
@@ -56,6 +56,8 @@ class Mark:
     statements: tuple[Mapping[str, Any], ...]
     made_at: datetime
     place: str = ""
+    signed_by: str = ""
+    review_by: str = ""
 
     def content(self) -> dict[str, Any]:
         """Return what is signed."""
@@ -72,6 +74,8 @@ class Mark:
             "statements": [dict(statement) for statement in self.statements],
             "made_at": stamp(self.made_at),
             "place": self.place,
+            "signed_by": self.signed_by,
+            "review_by": self.review_by,
         }
 
 
@@ -131,4 +135,6 @@ def _mark(content: Mapping[str, Any]) -> Mark:
         statements=tuple(content["statements"]),
         made_at=datetime.fromisoformat(content["made_at"]),
         place=str(content["place"]),
+        signed_by=str(content["signed_by"]),
+        review_by=str(content["review_by"]),
     )

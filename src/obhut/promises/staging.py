@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
 
 from obhut.clones import mark
 from obhut.clones.errors import CloneMarkError
@@ -35,10 +35,10 @@ def _looked_at(settings: Settings, name: str, place: str, url: str, now: datetim
         return Evidence(f"staging database {place}: {error.fact}", State.BROKEN, now, name, 'Fill it by "obhut clone run".')
     except DatabaseError as error:
         return Evidence(f"staging database {place} could not be looked at: {error.fact}", State.UNPROVEN, now, name, error.hint or "")
-    return _judged(found, name, place, now)
+    return judged(found, name, place, now)
 
 
-def _judged(found: Mark, name: str, place: str, now: datetime) -> Evidence:
+def judged(found: Mark, name: str, place: str, now: datetime) -> Evidence:
     """Say what a mark amounts to: the promise speaks of anonymised data, and a label below that does not keep it."""
     verify = f'"obhut clone verify {found.run}" checks it again.'
     if found.database != name:
@@ -50,4 +50,9 @@ def _judged(found: Mark, name: str, place: str, now: datetime) -> Evidence:
     if found.label != Label.ANONYMISED:
         fact = f"staging database {place} is masked and was checked for leaks, and nobody has shown that it is anonymous"
         return Evidence(fact, State.UNPROVEN, now, name, verify)
+    if date.fromisoformat(found.review_by) < now.date():
+        return Evidence(
+            f"staging database {place} was called anonymised until a date that has passed", State.UNPROVEN, now, name,
+            f'Look at it again: "obhut clone sign {found.run}".',
+        )  # fmt: skip
     return Evidence(f"staging database {place} is an anonymised copy made here", State.KEPT, now, name, verify)
