@@ -13,6 +13,7 @@ import pytest
 from support import scanner
 from support.clinic import installed_clinic
 from support.installation import Installation
+from support.pagila import installed_pagila
 
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError
@@ -247,3 +248,31 @@ def test_without_class_or_instruction_nothing_is_made(clinic: Installation) -> N
     assert _copies(clinic) == before
     with pytest.raises(DatabaseError), clinic.session() as session:
         session.execute("SELECT 1 FROM obhut.copy")  # nothing was ever written to the source
+
+
+@pytest.mark.samples
+def test_pagila_keeps_the_shape_of_its_queries() -> None:
+    """Without a word about masks in its map: partitions, views, sequences; customers with so many rentals and payments, but nobody known."""
+    shapes = (
+        "SELECT n, count(*) FROM (SELECT count(*) AS n FROM rental GROUP BY customer_id) c GROUP BY 1 ORDER BY 1",
+        "SELECT s, count(*) FROM (SELECT sum(amount) AS s FROM payment GROUP BY customer_id) c GROUP BY 1 ORDER BY 1",
+        "SELECT tableoid::regclass::text, count(*) FROM payment GROUP BY 1 ORDER BY 1",
+        "SELECT store_id, activebool, count(*), count(email), count(first_name) FROM customer GROUP BY 1, 2 ORDER BY 1, 2",
+        "SELECT count(*) FROM customer_list",
+        "SELECT country, count(*) FROM country JOIN city USING (country_id) JOIN address USING (city_id) JOIN customer USING (address_id)"
+        " GROUP BY 1 ORDER BY 1",
+    )
+    with installed_pagila() as pagila:
+        made = pagila.obhut("clone", "run")
+        with pagila.session() as source, Session.connect(made["url"]) as there:
+            for query in shapes:
+                found = there.rows(query)
+                assert found == source.rows(query), query
+                assert found
+            known = {row[0] for row in source.rows("SELECT email FROM customer UNION SELECT first_name || last_name FROM customer")}
+            theirs = {row[0] for row in there.rows("SELECT email FROM customer UNION SELECT first_name || last_name FROM customer")}
+            assert len(known & theirs) < 5, "a name of the lists may meet a customer's"
+            assert not any(name and "@" in name for name in known & theirs)
+        part = pagila.obhut("clone", "run", "--people", "20")
+        assert part["rows"] < made["rows"] / 2
+        assert pagila.obhut("clone", "verify", part["run"])["holds"]

@@ -20,12 +20,13 @@ from obhut.masking.make.registry import Context, maker
 from obhut.masking.model import TablePlan
 
 NULL = rb"\N"
+_NOTHING = frozenset({NULL, b"", b"{}", b"[]"})  # cells in which there is nothing to mask
 CHUNK = 1 << 19  # bytes
 
 
 @dataclass(slots=True)
 class Count:
-    """Cells of a column: how many there were, how many were NULL, how many came out as they went in (NULL left out)."""
+    """Cells of a column: how many there were, how many were NULL, how many came out as they went in (NULL and empty ones left out)."""
 
     cells: int = 0
     nulls: int = 0
@@ -83,8 +84,8 @@ class Masker:
         nulls = before.count(NULL)
         count.nulls += nulls
         same = sum(map(eq, before, after))
-        if nulls:
-            same -= sum(1 for old, new in zip(before, after, strict=True) if old == NULL == new)
+        if same:
+            same -= sum(1 for old, new in zip(before, after, strict=True) if old == new and old in _NOTHING)
         count.unchanged += same
 
     def _columns(self, chunk: bytes) -> list[tuple[bytes, ...]]:
