@@ -259,8 +259,10 @@ def test_pagila_keeps_the_shape_of_its_queries() -> None:
         "SELECT tableoid::regclass::text, count(*) FROM payment GROUP BY 1 ORDER BY 1",
         "SELECT store_id, activebool, count(*), count(email), count(first_name) FROM customer GROUP BY 1, 2 ORDER BY 1, 2",
         "SELECT count(*) FROM customer_list",
-        "SELECT country, count(*) FROM country JOIN city USING (country_id) JOIN address USING (city_id) JOIN customer USING (address_id)"
-        " GROUP BY 1 ORDER BY 1",
+        (
+            "SELECT country, count(*) FROM country JOIN city USING (country_id) JOIN address USING (city_id) JOIN customer USING (address_id)"
+            " GROUP BY 1 ORDER BY 1"
+        ),
     )
     with installed_pagila() as pagila:
         made = pagila.obhut("clone", "run")
