@@ -30,10 +30,10 @@ check: $(READY) ## Lint, types, import rules, unit tests, documentation
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2 tests/unit -m "not slow"
 
-test: $(READY) ## Run every test, two files at a time; installs Debian's PostgreSQL where it is missing
+test: $(READY) ## Run every test, three files at a time; installs Debian's PostgreSQL where it is missing
 	@bash tools/debian.sh
 	@bash tools/samples.sh
-	$(BIN)/pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest tests -n 3 --dist loadfile --no-loadscope-reorder
 
 faults: $(READY) ## Kill and damage at every step, without the other tests
 	@bash tools/debian.sh
