@@ -13,7 +13,8 @@ from obhut.keystore.errors import KeyDestroyedError, KeyMissingError, KeystoreEr
 Opener = Callable[[], Keystore]
 
 
-@pytest.fixture(params=["local", "local with passphrase"])
+# A passphrase is stretched anew at each opening, which takes its time on purpose.
+@pytest.fixture(params=["local", pytest.param("local with passphrase", marks=pytest.mark.slow)])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Return a function that opens the same store anew, as another process would; one parameter per driver."""
     passphrase = b"correct horse battery staple" if "passphrase" in request.param else None
