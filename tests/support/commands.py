@@ -70,8 +70,7 @@ class Commands:
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a command: nothing of the caller's Obhut settings."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OBHUT_", "PG"))}
-        return {**kept, "PYTHONPATH": str(SOURCE), "LC_ALL": "C.UTF-8", "NO_COLOR": "1", **(extra or {})}
+        return {**_bare(), **(extra or {})}
 
     def line(self, arguments: Sequence[object]) -> list[str]:
         """Return the command line of a command with ``--json``."""
@@ -132,10 +131,14 @@ class Commands:
         )
 
 
+def _bare() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OBHUT_", "PG"))}
+    return {**kept, "PYTHONPATH": str(SOURCE), "LC_ALL": "C.UTF-8", "NO_COLOR": "1"}
+
+
 @lru_cache(maxsize=1)
 def _server() -> ForkServer:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OBHUT_", "PG"))}
-    return ForkServer({**kept, "PYTHONPATH": str(SOURCE), "LC_ALL": "C.UTF-8", "NO_COLOR": "1"})
+    return ForkServer(_bare())
 
 
 def children(pid: int) -> dict[int, str]:

@@ -16,10 +16,9 @@ from obhut.cli.context import Context
 from obhut.cli.controllers import opened
 from obhut.cli.exits import UsageError
 from obhut.cli.output import Bar, size
+from obhut.cli.phases import Database
 
 app = App(name="backup", help="Back up continuously, keep the restorable window, let nothing grow too old.")
-
-Database = Annotated[str | None, Parameter(help="Name of the protected database; may be left out when the settings have one only.")]
 
 
 class BackupUnhealthyError(BackupError):
@@ -35,7 +34,7 @@ def start(database: Database = None) -> None:
     Repeating it is harmless: what runs already is left alone. "obhut serve" keeps the receiver running and takes base backups on schedule.
     """
     here = opened()
-    name = _name(here, database)
+    name = here.database(database)
     with here.output.progress("Base backup", unit="bytes") as bar:
         taken = use_cases.start(here.settings, name, here.actor, here.clock, _moving(bar))
     _taken(here, name, taken)
@@ -56,7 +55,7 @@ def run(
         raise UsageError("--full and --incremental exclude each other")
     wanted = use_cases.Wanted.FULL if full else use_cases.Wanted.INCREMENTAL if incremental else use_cases.Wanted.AUTO
     here = opened()
-    name = _name(here, database)
+    name = here.database(database)
     with here.output.progress("Base backup", unit="bytes") as bar:
         taken = use_cases.run(here.settings, name, wanted, here.actor, here.clock, _moving(bar))
     _taken(here, name, taken)
@@ -66,7 +65,7 @@ def run(
 def list_(database: Database = None) -> None:
     """List the sealed base backups, oldest first, with their chains and whether each can be restored."""
     here = opened()
-    found = use_cases.listed(here.settings, _name(here, database))
+    found = use_cases.listed(here.settings, here.database(database))
     here.output.result(
         [_document(backup) for backup in found],
         lambda: here.output.table(
@@ -100,7 +99,7 @@ def check(
     Each finding has a stable code and is kept as an alarm until a check no longer finds it.
     """
     here = opened()
-    name = _name(here, database)
+    name = here.database(database)
     found = use_cases.check(here.settings, name, here.clock, deep=deep)
     here.output.result(
         found,
@@ -123,7 +122,7 @@ def expire(
 ) -> None:
     """Remove what is no longer needed or too old, whatever its status; destroy the keys of what is gone."""
     here = opened()
-    name = _name(here, database)
+    name = here.database(database)
     plan = (
         use_cases.preview(here.settings, name, here.clock)
         if dry_run
@@ -155,16 +154,12 @@ def stop(
 ) -> None:
     """End the WAL receiver that "obhut backup start" left in the background."""
     here = opened()
-    name = _name(here, database)
+    name = here.database(database)
     ended = use_cases.stop(here.settings, name, drop_slot=drop_slot)
     here.output.result(
         {"database": name, "ended": ended, "slot_dropped": drop_slot},
         lambda: here.output.say("The WAL receiver has ended." if ended else "No WAL receiver ran in the background."),
     )
-
-
-def _name(here: Context, database: str | None) -> str:
-    return here.settings.database(database).name if database else here.settings.only_database().name
 
 
 def _moving(bar: Bar) -> Progress:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ from cyclopts import App, Parameter
 from obhut.cli.context import Context
 from obhut.cli.controllers import key_values, opened
 from obhut.cli.exits import UsageError
-from obhut.cli.output import Bar, Output
+from obhut.cli.phases import Database, Phases
 from obhut.clones import gate, subset
 from obhut.clones import run as use_cases
 from obhut.clones import target as places
@@ -25,11 +24,9 @@ from obhut.clones.verify import verify as verify_copy
 from obhut.journal import runs
 from obhut.journal.states import RunKind, RunState
 from obhut.masking.verdict import Verdict
-from obhut.restores.progress import Advance
 
 app = App(name="clone", help="Make masked copies for test and staging, checked for leaks before they open.")
 
-Database = Annotated[str | None, Parameter(help="Name of the protected database; may be left out when the settings have one only.")]
 People = Annotated[
     str,
     Parameter(help="A part of the people: a number (500) or a share (5%) of each kind, with everything that their rows reference."),
@@ -37,23 +34,6 @@ People = Annotated[
 Controller = Annotated[str, Parameter(help="Only the people of one controller; its key, as obhut controllers list shows it.")]
 Locale = Annotated[Literal["de", "en"], Parameter(help="Language of the invented names, streets and texts.")]
 RunId = Annotated[str, Parameter(help="Id of the run that made the copy; obhut clone list shows it.")]
-
-
-class _Reported:
-    """Shows the phases of a copy."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    @contextmanager
-    def phase(self, title: str, total: float | None, unit: str) -> Iterator[Advance]:
-        """Show one phase."""
-        with self._output.progress(title[:1].upper() + title[1:], total, unit) as bar:
-            yield _advance(bar)
-
-
-def _advance(bar: Bar) -> Advance:
-    return bar.advance
 
 
 @app.command(name="plan")
@@ -65,7 +45,7 @@ def plan_(database: Database = None, *, people: People = "", controller: Control
     """
     here = opened()
     wanted = _request(here, database, people=people, controller=controller, locale=locale)
-    planned = use_cases.plan(here.settings, wanted, here.actor, here.clock, _Reported(here.output))
+    planned = use_cases.plan(here.settings, wanted, here.actor, here.clock, Phases(here.output))
     document = {
         "database": wanted.database,
         "map": planned.map_version,
@@ -112,7 +92,7 @@ def run(
         here, database, people=people, controller=controller, locale=locale, target=target, workers=workers, left_out=leave_out
     )
     try:
-        made = use_cases.run(here.settings, wanted, here.actor, here.clock, _Reported(here.output))
+        made = use_cases.run(here.settings, wanted, here.actor, here.clock, Phases(here.output))
     except CloneLeakError as error:
         _statements(here, error.statements)
         raise
@@ -151,7 +131,7 @@ def list_(database: Database = None, *, limit: Annotated[int, Parameter(help="Ho
 
 def _listed(here: Context, one: runs.Run) -> dict[str, Any]:
     steps = {step.name: step.facts for step in runs.list_steps(one.id)}
-    state = "interrupted" if one.state is RunState.RUNNING and not runs.alive(one) else str(one.state)
+    state = runs.standing(one)
     target = places.target_of(here.settings, one)
     if one.state is RunState.DONE and target.cluster is not None and not target.cluster.initialised:
         state = "dropped"
@@ -264,7 +244,7 @@ def drop(run_id: RunId) -> None:
 
 
 def _request(here: Context, database: str | None, *, people: str, controller: str, locale: str, **more: Any) -> Request:
-    name = here.settings.database(database).name if database else here.settings.only_database().name
+    name = here.database(database)
     part = subset.parse(people, key_values(controller, "--controller") if controller else ())
     workers = more.pop("workers", 0) or max(1, min(8, os.cpu_count() or 1))
     return Request(name, wanted=part, locale=locale, workers=workers, **more)

@@ -37,6 +37,14 @@ class Context:
         self._language_chosen = language_chosen
         self._settings: Settings | None = None
 
+    def database(self, name: str | None) -> str:
+        """Return the name of a database of the settings; of their only one when none is given.
+
+        Raises:
+            SettingsError: there is none of that name, or more than one to choose from.
+        """
+        return self.settings.database(name).name if name else self.settings.only_database().name
+
     @property
     def settings(self) -> Settings:
         """The settings of this installation.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +12,7 @@ from cyclopts import App, Parameter
 from obhut.cli.context import Context, context
 from obhut.cli.controllers import key_values, opened
 from obhut.cli.exits import UsageError
-from obhut.cli.output import Bar, Output
+from obhut.cli.phases import Database, Phases
 from obhut.controllers.vocabulary import Action
 from obhut.foundation.errors import ObhutError
 from obhut.journal import runs
@@ -23,33 +21,14 @@ from obhut.restores import opening, plan, preflight, side, store
 from obhut.restores import run as use_cases
 from obhut.restores import verify as verification
 from obhut.restores.errors import VerificationError
-from obhut.restores.progress import Advance
 
 app = App(name="restore", help="Restore through the filter and prove that erased people stay erased.")
 
-Database = Annotated[str | None, Parameter(help="Name of the protected database; may be left out when the settings have one only.")]
 To = Annotated[
     str,
     Parameter(help="The point in time: 2026-03-01T09:00:00Z (with its zone), an LSN such as 0/3000148, name:<restore point>, or latest."),
 ]
 RunId = Annotated[str, Parameter(help="Id of the restore; obhut restore list shows it.")]
-
-
-class _Reported:
-    """Shows the phases of a restore."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    @contextmanager
-    def phase(self, title: str, total: float | None, unit: str) -> Iterator[Advance]:
-        """Show one phase."""
-        with self._output.progress(title[:1].upper() + title[1:], total, unit) as bar:
-            yield _advance(bar)
-
-
-def _advance(bar: Bar) -> Advance:
-    return bar.advance
 
 
 @app.command(name="plan")
@@ -65,7 +44,7 @@ def plan_(
     anything is written.
     """
     here = opened()
-    name = _name(here, database)
+    name = here.database(database)
     target = plan.parse_target(to)
     facts, sources = preflight.survey(here.settings, name, target, here.actor, here.clock, backup_id=backup, action=Action.RESTORE)
     decision = plan.judge_repository(facts)
@@ -121,7 +100,7 @@ def run(
     --target), where the vendor takes them from.
     """
     here = opened()
-    name = _name(here, database)
+    name = here.database(database)
     count = workers or max(2, min(8, os.cpu_count() or 2))
     if controller or subject:
         if (controller and subject) or open_ or leave_out:
@@ -131,12 +110,12 @@ def run(
             controller=key_values(controller, "--controller") if controller else (),
             subject_kind=_subject(subject)[0] if subject else "", subject=_subject(subject)[1] if subject else (),
         )  # fmt: skip
-        _shown(here, side.begin(here.settings, wanted, here.actor, here.clock, _Reported(here.output)))
+        _shown(here, side.begin(here.settings, wanted, here.actor, here.clock, Phases(here.output)))
         return
     request = use_cases.Request(name, plan.parse_target(to), target, quarantine, backup, count, leave_out)
-    outcome = use_cases.begin(here.settings, request, here.actor, here.clock, _Reported(here.output))
+    outcome = use_cases.begin(here.settings, request, here.actor, here.clock, Phases(here.output))
     if open_:
-        _opened(here, opening.open_database(here.settings, outcome.run, here.actor, here.clock, _Reported(here.output)))
+        _opened(here, opening.open_database(here.settings, outcome.run, here.actor, here.clock, Phases(here.output)))
     else:
         _shown(here, outcome)
 
@@ -147,7 +126,7 @@ def resume(run_id: RunId) -> None:
     here = opened()
     scope = runs.get(run_id).parameters.get("scope")
     going_on = use_cases.resume if scope == "database" else side.resume
-    _shown(here, going_on(here.settings, run_id, here.actor, here.clock, _Reported(here.output)))
+    _shown(here, going_on(here.settings, run_id, here.actor, here.clock, Phases(here.output)))
 
 
 @app.command(name="open")
@@ -158,7 +137,7 @@ def open_(run_id: RunId) -> None:
     stands in the erasure list.
     """
     here = opened()
-    _opened(here, opening.open_database(here.settings, run_id, here.actor, here.clock, _Reported(here.output)))
+    _opened(here, opening.open_database(here.settings, run_id, here.actor, here.clock, Phases(here.output)))
 
 
 @app.command
@@ -313,10 +292,6 @@ def _key(path: Path) -> Ed25519PublicKey:
         raise UsageError("--key: no Ed25519 public key in that file", "It holds 32 bytes, or their hexadecimal digits.") from None
 
 
-def _name(here: Context, database: str | None) -> str:
-    return here.settings.database(database).name if database else here.settings.only_database().name
-
-
 def _subject(text: str) -> tuple[str, tuple[str, ...]]:
     kind, separator, key = text.partition(":")
     if not separator or not kind:
@@ -329,7 +304,7 @@ def _state(run_: runs.Run, kept: store.Kept | None) -> str:
         return "proved"
     if run_.state is RunState.DONE:
         return "opened" if run_.parameters.get("scope") == "database" else "done"
-    return "interrupted" if run_.state is RunState.RUNNING and not runs.alive(run_) else str(run_.state)
+    return runs.standing(run_)
 
 
 def _shown(here: Context, outcome: use_cases.Outcome) -> None:

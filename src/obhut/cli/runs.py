@@ -58,7 +58,7 @@ def show(run_id: Annotated[str, Parameter(help="Id of the run.", name="run")]) -
 
 def shown_state(run: runs.Run) -> str:
     """Return the state in one word, telling a run at work from one whose process is gone."""
-    return "interrupted" if run.state is RunState.RUNNING and not runs.alive(run) else run.state.value
+    return runs.standing(run)
 
 
 def document(run: runs.Run, state: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from obhut.controllers.errors import NotInstructedError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 else:
     models = Deferred("obhut.controllers.models")
 
-_CONTRACTS = "SELECT controller_id, id, valid_from, valid_until FROM controllers_contract WHERE controller_id = ANY(%s)"
 # Every erasure asks, so the two questions are one statement of plain SQL; a contract has no kind.
 _CANDIDATES = """
 SELECT controller_id, id, kind, actions, database, subject_kind, subject_keys, valid_from, valid_until, revoked_at, used_by_run
@@ -107,19 +106,20 @@ def permit_subjects(
             for key in facts.subject_keys or ():
                 named.setdefault(key, []).append(facts)
         granted: list[Granted] = []
-        alike: dict[str | None, Granted | Refusal] = {}  # people of a kind whom no instruction names get the same answer
+        mine = contracts.get(controller_id, [])
+        alike: dict[str | None, Granted] = {}  # people of a kind whom no instruction names get the same answer
         for subject in subjects:
             own = named.get(subject.canonical, []) if subject and named else []
             kind = subject.kind if subject else None
             verdict = None if own else alike.get(kind)
             if verdict is None:
                 question = Question(action, database, subject, run_id, now)
-                verdict = decide(question, contracts.get(controller_id, []), [*general, *own])
+                answer = decide(question, mine, [*general, *own])
+                if isinstance(answer, Refusal):
+                    raise _refused(question, [(controller_id, _explained(question, controller_id, mine, answer))])
+                verdict = answer
                 if not own:
                     alike[kind] = verdict
-            if isinstance(verdict, Refusal):
-                question = Question(action, database, subject, run_id, now)
-                raise _refused(question, [(controller_id, _explained(question, controller_id, verdict))])
             granted.append(verdict)
         _take({controller_id: granted}, action, database, run_id, now)
     return [Permission(action, database, controller_id, yes.contract_id, yes.instruction.id, actor, now) for yes in granted]
@@ -165,7 +165,7 @@ def permit_all(
                 continue
             verdict = decide(question, contracts.get(owner, []), instructions.get(owner, []))
             if isinstance(verdict, Refusal):
-                missing.append((owner, _explained(question, owner, verdict)))
+                missing.append((owner, _explained(question, owner, contracts.get(owner, []), verdict)))
             else:
                 granted[owner] = verdict
         if missing:
@@ -184,15 +184,6 @@ def _take(granted: Mapping[str, Sequence[Granted]], action: Action, database: st
             free = models.Instruction.objects.filter(id__in=ids, revoked_at=None).filter(Q(used_by_run="") | Q(used_by_run=run_id))
             if free.update(used_by_run=run_id, used_at=now) != len(ids):
                 raise _refused(Question(action, database, None, run_id, now), [(owner, Refusal.ALREADY_USED)])
-
-
-def _contracts(controller_ids: Sequence[str]) -> dict[str, list[ContractFacts]]:
-    found: dict[str, list[ContractFacts]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(_CONTRACTS, [list(controller_ids)])
-        for controller_id, identifier, valid_from, valid_until in cursor.fetchall():
-            found.setdefault(controller_id, []).append(ContractFacts(identifier, valid_from, valid_until))
-    return found
 
 
 def _candidates(
@@ -241,12 +232,11 @@ def _facts(condition: Q, limit: int | None = None) -> list[tuple[str, Instructio
     ]
 
 
-def _explained(question: Question, controller_id: str, verdict: Refusal) -> Refusal:
+def _explained(question: Question, controller_id: str, contracts: Sequence[ContractFacts], verdict: Refusal) -> Refusal:
     """Return the nearest miss among all the controller's instructions; only asked once the answer is no."""
     if verdict in {Refusal.NO_CONTRACT, Refusal.CONTRACT_ENDED, Refusal.CONTRACT_NOT_YET}:
         known = models.Controller.objects.filter(id=controller_id).exists()
         return verdict if known else Refusal.NO_CONTROLLER
-    contracts = _contracts([controller_id]).get(controller_id, [])
     everything = _facts(Q(controller_id=controller_id, actions__contains=[question.action]), limit=1000)
     again = decide(question, contracts, [facts for _, facts in everything])
     return again if isinstance(again, Refusal) else verdict

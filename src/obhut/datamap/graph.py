@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -29,6 +29,9 @@ from obhut.datamap.models import (
 from obhut.postgres.catalogue import Action, Catalogue, ForeignKey, Table
 
 _SEGMENT = re.compile(r"\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\.\"(?P<quoted>[^\"]+)\"|(?P<star>\[\*\])")
+
+
+EXACT_TYPES = frozenset({"smallint", "integer", "bigint", "uuid"})  # equality is the same for all of them, everywhere
 
 
 class LinkForm(StrEnum):
@@ -102,6 +105,16 @@ class Subject:
     notice: NoticeRule | None
     erase: Treatment
     when_anonymised: Treatment | None
+
+    def is_keyed_by(self, table: Table, columns: Sequence[str], named: Sequence[str]) -> bool:
+        """Whether one column of a table holds the people's keys, both of types whose equality is the same everywhere.
+
+        Args:
+            table: the people's own, or one that names them.
+            columns: of that table.
+            named: the columns of the people's table that they stand for.
+        """
+        return len(columns) == 1 and tuple(named) == self.key and {table.by_name[columns[0]].type, *self.key_types} <= EXACT_TYPES
 
 
 @dataclass(frozen=True)

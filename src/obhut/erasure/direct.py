@@ -27,7 +27,6 @@ from obhut.postgres.connections import Params, Session
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier, rendered, trusted
 
 MAX_PATHS = 8  # joins a table; beyond that the long way is faster
-_EXACT = frozenset({"smallint", "integer", "bigint", "uuid"})
 _NOTHING = SQL("")
 CROWD = 100  # people: from here on each table is deleted on its own
 
@@ -240,7 +239,7 @@ def _way(graph: Graph, subject: Subject, path: Path) -> tuple[list[Composable], 
     if not path:
         return [], SQL("c.ctid = ANY(%(people)s)")
     aliases = [*(f"p{index}" for index in range(len(path))), "c"]
-    by_key = _names_by_key(graph, subject, path[0])
+    by_key = subject.is_keyed_by(graph.catalogue.tables[path[0].child], path[0].columns, path[0].parent_columns)
     sources: list[Composable] = []
     conditions: list[Composable] = []
     for index, link in enumerate(path):
@@ -256,13 +255,6 @@ def _way(graph: Graph, subject: Subject, path: Path) -> tuple[list[Composable], 
     if not by_key:
         conditions.append(SQL("p0.ctid = ANY(%(people)s)"))
     return sources, SQL(" AND ").join(conditions)
-
-
-def _names_by_key(graph: Graph, subject: Subject, link: Link) -> bool:
-    """Whether a link's one column holds the people's keys, of types whose equality is the same everywhere."""
-    if len(link.columns) != 1 or link.parent_columns != subject.key:
-        return False
-    return {subject.key_types[0], graph.catalogue.tables[link.child].by_name[link.columns[0]].type} <= _EXACT
 
 
 def _deletion(graph: Graph, subject: Subject, ways: Sequence[Path]) -> Composable:

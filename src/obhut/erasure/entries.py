@@ -200,6 +200,11 @@ def _check(value: object) -> None:  # noqa: C901, PLR0912 - flat on purpose: it 
         raise EntryError(f"a value of type {type(value).__name__} cannot be part of an entry")
 
 
+def is_plain(text: str) -> bool:
+    """Whether nothing in a text is escaped in its canonical form."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
 def parse(text: str) -> Members:
     """Return the members of an entry.
 
@@ -269,7 +274,7 @@ def text_of_tombstone(m: Members) -> Canonical:
     """Return the canonical text of a tombstone's entry: at once where no value needs escaping, as in nearly all of a batch."""
     values = m["action"], m["at"], m["controller"], m["database"], m["erased_at"], m["id"], m["instruction"], m["map"], m["subject"]
     joined = "".join(values)
-    if not (joined.isascii() and joined.isprintable()) or '"' in joined or "\\" in joined:
+    if not is_plain(joined):
         return canonical(m)
     _check(m["seq"])
     _check(m["epoch"])

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Final, cast
 
-from obhut.erasure.entries import Decision, canonical
+from obhut.erasure.entries import Decision, canonical, is_plain
 from obhut.foundation.clock import aware
 
 MAC_KEY_NAME: Final = "erasure-list-incarnation"
@@ -55,9 +55,9 @@ def fingerprint(mac_key: bytes, database: str, subject_kind: str, values: Sequen
 def _canonical(database: str, subject_kind: str, values: Sequence[str | None]) -> str:
     """Return the canonical text: at once where no value needs escaping, as in nearly all of a crowd."""
     if None not in values:
-        joined = "".join(cast("Sequence[str]", values))
-        if joined.isascii() and joined.isprintable() and '"' not in joined and "\\" not in joined:
-            return _beginning(database, subject_kind) + '["' + '","'.join(cast("Sequence[str]", values)) + '"]]'
+        texts = cast("Sequence[str]", values)
+        if is_plain("".join(texts)):
+            return _beginning(database, subject_kind) + '["' + '","'.join(texts) + '"]]'
     return canonical([database, subject_kind, list(values)])
 
 

@@ -18,7 +18,6 @@ from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, rendered, trusted
 
 _DISTINCT = SQL("{} IS DISTINCT FROM {}")
-_EXACT = frozenset({"smallint", "integer", "bigint", "uuid"})
 _TEXTUAL = {"S", "U", "A"}  # string, user-defined (json, jsonb, citext, xml, hstore) and array types may hold a text
 
 
@@ -108,7 +107,7 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
     here = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), _key(subject, name)) for name in subject.key)
     if own is Verb.DELETE:
         question = f"rows of the {subject.kind}"
-        if _is_plain(table, subject.key, subject, subject.key):
+        if subject.is_keyed_by(table, subject.key, subject.key):
             yield table.full_name, question, _counted_by_key(table, subject, subject.key[0])
         else:
             yield table.full_name, question, SQL("SELECT count(*) FROM {} s JOIN k ON {}").format(table.relation, here)
@@ -135,13 +134,8 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
                 yield child.full_name, question, joined.format(child.relation, _names(link, child, subject), differs, condition)
 
 
-def _is_plain(table: Table, columns: Sequence[str], subject: Subject, named: Sequence[str]) -> bool:
-    """Whether one column holds the people's keys, both of types whose equality is the same everywhere."""
-    return len(columns) == 1 and tuple(named) == subject.key and {table.by_name[columns[0]].type, *subject.key_types} <= _EXACT
-
-
 def _counted(link: Link, child: Table, subject: Subject) -> Composable:
-    if link.form is LinkForm.COLUMNS and not link.when and _is_plain(child, link.columns, subject, link.parent_columns):
+    if link.form is LinkForm.COLUMNS and not link.when and subject.is_keyed_by(child, link.columns, link.parent_columns):
         return _counted_by_key(child, subject, link.columns[0])
     joined = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}")
     return joined.format(child.relation, _names(link, child, subject), _when(link, child))

@@ -322,6 +322,11 @@ def alive(run: Run) -> bool:
     return run.owner.alive if run.owner.here else locks.held(run.id)
 
 
+def standing(run: Run) -> str:
+    """Return the state of a run for a reader: "interrupted" where the process of a running one is gone."""
+    return "interrupted" if run.state is RunState.RUNNING and not alive(run) else run.state.value
+
+
 def get(run_id: str) -> Run:
     """Return a run.
 

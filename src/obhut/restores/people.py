@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from obhut.datamap.graph import Graph, Link, LinkForm, Subject
+from obhut.datamap.graph import EXACT_TYPES, Graph, Link, LinkForm, Subject
 from obhut.erasure import ledger, store
 from obhut.erasure.entries import Tombstone
 from obhut.postgres.connections import Session
@@ -21,7 +21,7 @@ from obhut.postgres.sql import SQL, Composable, Identifier, trusted
 FEW = 20_000  # tombstones: below, looking everybody up costs less than laying lists side by side
 CHUNK = 50_000
 # Types that the control database knows for sure, and whose text means the same value everywhere.
-_EXACT = frozenset({"smallint", "integer", "bigint", "uuid", "text"})
+_EXACT = EXACT_TYPES | {"text"}
 _COLUMNS = (
     "t.seq, t.id, t.database, t.controller, t.subject_kind, t.key, t.fingerprint, t.action, t.map_version, t.instruction, t.epoch,"
     " t.erased_at, t.state"
