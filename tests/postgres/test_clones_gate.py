@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
+import pytest
+
+from obhut.clones import sampling
 from obhut.clones.gate import figures
 from obhut.datamap.check import examine
 from obhut.datamap.load import loads
@@ -53,3 +57,38 @@ def test_classes_are_counted_inside_each_controller(database: Any) -> None:
         assert figures(session, graph, catalogue, masks) == (1, 1)
         session.execute("DELETE FROM person")
         assert figures(session, graph, catalogue, masks) == (None, None), "an empty copy has no classes to measure"
+
+
+MANY = """
+INSERT INTO school SELECT generate_series(1, 2);
+INSERT INTO person SELECT n, 1 + n % 2, 'p' || n || '@example.org', date '1950-01-01' + (n * 37) % 18000, (ARRAY['cold', 'flu', 'gout'])[1 + n % 3]
+FROM generate_series(1, 3000) n;
+ALTER TABLE person ADD card jsonb;
+UPDATE person SET card = jsonb_build_object('no', id, 'shoe', 40 + (id * 7) % 5);
+"""
+GENERALISED = MAP.replace("generalise: year", "generalise: decade").replace(
+    "not_personal", "  card: {category: user.unique_id, mask: {json: {'$.no': redact, '$.shoe': {keep: sizes}}}}\n        not_personal"
+)
+
+
+@pytest.mark.parametrize(("born", "told"), [("generalise: decade", False), ("keep: nobody asked", True)])
+def test_attacks_tell_classes_from_kept_values(database: Any, born: str, told: bool) -> None:
+    """Decades, illnesses and a shoe size in a document are shared by hundreds; exact dates beside them single out, and link."""
+    with database.session() as session:
+        session.execute(SCHEMA.split("INSERT", maxsplit=1)[0])
+        session.execute(MANY)
+        catalogue = read_catalogue(session)
+        rules = GENERALISED.replace("generalise: decade", born)
+        graph, findings = examine(loads(rules), "copy", catalogue, read_surroundings(session))
+        assert graph is not None, findings
+        masks = plan(graph, read_surroundings(session))
+        masks.require()
+        with session.transaction("repeatable read", read_only=True):
+            (left,) = sampling.attributes(masks).values()
+            assert {one.name for one in left} == {"born", "illness", "card$.shoe"}
+            found = sampling.measure(session, masks, catalogue, random=Random(1))
+        single = found["singling_out"]
+        assert (single.upper is not None and single.upper > 0.5) is told, found
+        assert bool(single.not_applicable) is not told
+        linked = found["linkability"].upper
+        assert linked is not None and (linked > 0.1) is told, found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -21,6 +20,7 @@ from obhut.clones.errors import CloneLeakError, CloneNotAnonymousError
 from obhut.clones.findings import Statement, failed
 from obhut.clones.run import Request
 from obhut.clones.verify import verify as verify_copy
+from obhut.controllers.vocabulary import REFERENCE, fits
 from obhut.journal import runs
 from obhut.journal.states import RunKind, RunState
 from obhut.masking.verdict import Verdict
@@ -195,13 +195,14 @@ def sign(
     """Judge a copy anew, and call it anonymised if every criterion is met and a person answers for it until a date.
 
     The leak check is made again; k (the smallest class of rows that look alike, inside one controller) and l (the fewest different
-    sensitive values in a class) are measured in the copy. What nobody measured is not met: where classes, noise or kept values of the
-    originals are left, the attacks would have to be carried out first. docs/explanation/anonymised.md explains each criterion.
+    sensitive values in a class) are measured in the copy. Where classes, noise or kept values of the originals are left, three attacks
+    (singling out, linkability, inference) are carried out on a sample of the source, against a control set. What could not be measured is
+    not met. docs/explanation/anonymised.md explains each criterion.
     """
     here = opened()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", person):
+    if not fits(REFERENCE, person):
         raise UsageError(
-            "--person: not an opaque reference", "Use an account or ticket id of letters, digits, dots and dashes; no address."
+            "--person: not an opaque reference", "Use an account or ticket id of letters, digits, dots, dashes and colons; no address."
         )
     try:
         found = gate.sign(here.settings, run_id, person, review_by, here.clock)

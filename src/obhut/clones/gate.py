@@ -1,7 +1,7 @@
 """From deidentified to anonymised: figures measured in the copy, a fresh leak check, and a named person's word, until a date.
 
-The verdict itself is :mod:`obhut.masking.verdict`'s. What nobody measured is not met, so a copy in which something of the originals is
-left (classes, noise, kept values) stays deidentified as long as the attacks were not carried out on it.
+The verdict itself is :mod:`obhut.masking.verdict`'s. What nobody measured is not met. Where something of the originals is left (classes,
+noise, kept values), the attacks are carried out on a sample of the source, masked by the same plan (:mod:`obhut.clones.sampling`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 
-from obhut.clones import check, mark, verify
+from obhut.clones import check, mark, sampling, verify
 from obhut.clones.check import Checked
 from obhut.clones.errors import CloneLeakError, CloneNotAnonymousError
 from obhut.clones.findings import Result, Statement, leaks
@@ -24,7 +24,7 @@ from obhut.postgres.catalogue import Catalogue
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, column_list
 
-_NOTHING_LEFT = "no column holds anything of the originals"
+_READING = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def sign(settings: Settings, run_id: str, person: str, review_by: date, clock: C
         graph, catalogue, masks = check.afresh(Checked(settings, found.mark.database), session)
         k, l = figures(session, graph, catalogue, masks)  # noqa: E741 - as above
         evidence = Evidence(
-            key_destroyed=True, k=k, l=l, attacks=_attacks(masks), leaks=_leaks(found.statements), residue=0,
+            key_destroyed=True, k=k, l=l, attacks=_attacks(settings, found.mark.database, masks), leaks=_leaks(found.statements), residue=0,
             sign_off=SignOff(person, today, review_by),
         )  # fmt: skip
         verdict = judge(masks, evidence, today)
@@ -119,11 +119,17 @@ def _least(values: Iterable[int | None]) -> int | None:
     return min(known) if known else None
 
 
-def _attacks(masks: MaskPlan) -> Mapping[str, Attack]:
-    """Return the attacks that need not be carried out: where nothing of an original is left, there is nothing to attack."""
-    if quasi_identifiers(masks) or sensitive_columns(masks):
-        return {}
-    return {name: Attack(not_applicable=_NOTHING_LEFT) for name in ("singling_out", "linkability", "inference")}
+def _attacks(settings: Settings, database: str, masks: MaskPlan) -> Mapping[str, Attack]:
+    """Carry out the attacks at the living source; where nothing of an original is left, there is nothing to attack."""
+    if not sampling.attributes(masks):
+        return sampling.nothing_left()
+    url = settings.database(database).url
+    with (
+        Session.connect(url, application_name="obhut clone sign", settings=_READING) as source,
+        source.transaction("repeatable read", read_only=True),
+    ):
+        _, catalogue, plan = check.afresh(Checked(settings, database), source)
+        return sampling.measure(source, plan, catalogue)
 
 
 def _leaks(statements: Iterable[Statement]) -> int | None:
