@@ -39,3 +39,45 @@ class KeyMissingError(KeystoreError):
     """No key was ever made under this label."""
 
     code = "key-missing"
+
+
+class SealBrokenError(KeystoreError):
+    """A sealed value of an audit log does not open: changed, moved to another entry, or another key."""
+
+    code = "audit-seal-broken"
+
+
+class CommitmentError(KeystoreError):
+    """A key is not the one that an entry of the audit log commits to."""
+
+    code = "audit-key-commitment"
+
+
+class KeyTableRolledBackError(KeystoreError):
+    """The key table is older than it was: erased people have keys in it again, so none is handed out."""
+
+    code = "audit-keys-rolled-back"
+
+
+class SubjectErasedError(KeystoreError):
+    """The person's key was destroyed; nothing can be sealed or opened under it."""
+
+    code = "audit-subject-erased"
+
+
+class EvictionTimeoutError(KeystoreError):
+    """Another process may still hold a destroyed key in memory."""
+
+    code = "audit-keys-held"
+
+
+class DriverMissingError(KeystoreError):
+    """The library of a key store driver is not installed."""
+
+    code = "keystore-driver-missing"
+
+
+class DriverError(KeystoreError):
+    """The key store service or device failed or refused the call."""
+
+    code = "keystore-driver-failed"

@@ -139,6 +139,14 @@ class LocalKeystore:
             return KeyState.DESTROYING
         return KeyState.ACTIVE if self._path("data", label, "key").exists() else KeyState.NEVER
 
+    def destroyed_at(self, label: str) -> datetime | None:
+        """Return when the data key of this label was destroyed, to the second; None unless that is finished."""
+        try:
+            text = self._path("data", label, "destroyed").read_text(encoding="ascii")
+            return datetime.strptime(text.strip(), "destroyed %Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        except (FileNotFoundError, ValueError):
+            return None
+
     def labels(self) -> list[tuple[str, KeyState]]:
         """Return every data key label that ever existed, sorted, with its state."""
         files = (self._directory / "data").iterdir()
