@@ -142,6 +142,7 @@ def _outcome_document(outcome: Outcome) -> dict[str, object]:
         "rows_changed": outcome.changed,
         "large_objects": outcome.large_objects,
         "lsn": outcome.lsn,
+        "keys": outcome.keys,
         "verified": outcome.verification is not None and outcome.verification.passed,
         "questions": len(outcome.verification.answers) if outcome.verification else 0,
     }
@@ -164,4 +165,9 @@ def _show_outcome(outcome: Outcome) -> None:
     )
     if outcome.large_objects:
         output.say("{count} large objects unlinked, which no remaining row names.", count=outcome.large_objects)
+    if outcome.keys and outcome.keys.destroyed:
+        output.say(
+            "{count} keys of the audit log destroyed; older copies of the key table open until the next rotation.",
+            count=outcome.keys.destroyed,
+        )
     output.note("Run {run}; committed before {lsn}. No restore brings them back.", run=outcome.run, lsn=outcome.lsn)

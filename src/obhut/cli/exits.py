@@ -84,6 +84,8 @@ STATUS: dict[str, Exit] = {
     "demo-folder-foreign": Exit.REFUSED,
     "demo-running": Exit.REFUSED,
     "not-instructed": Exit.NOT_INSTRUCTED,
+    "audit-keys-rolled-back": Exit.REFUSED,
+    "audit-subject-erased": Exit.REFUSED,
     # something that must hold does not
     "erasure-incomplete": Exit.UNPROVEN,
     "erasure-list-failed": Exit.UNPROVEN,
@@ -106,10 +108,13 @@ STATUS: dict[str, Exit] = {
     "clone-mark-invalid": Exit.UNPROVEN,
     "clone-not-anonymous": Exit.UNPROVEN,
     "demo-failed": Exit.UNPROVEN,
+    "audit-seal-broken": Exit.UNPROVEN,
+    "audit-key-commitment": Exit.UNPROVEN,
     # begun, journalled, to be resumed
     "restore-stream-failed": Exit.PARTIAL,
     "retention-notice-failed": Exit.PARTIAL,
     "finality-incomplete": Exit.PARTIAL,
+    "audit-keys-held": Exit.PARTIAL,
     "interrupted": Exit.INTERRUPTED,
 }
 

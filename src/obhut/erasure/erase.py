@@ -30,6 +30,7 @@ from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
 from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
 from obhut.erasure.plan import Cohort, ErasurePlan, cohort_of, keep_periods
 from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError, explained
+from obhut.erasure.shred import Shredder
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.erasure.verify import Answer, Verification, verify
 from obhut.foundation.actors import Actor
@@ -37,6 +38,7 @@ from obhut.foundation.clock import Clock
 from obhut.foundation.faultpoints import reach
 from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
 from obhut.foundation.settings import Settings
+from obhut.keystore.destruction import Destroyed
 from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.connections import Session, retrying
 from obhut.postgres.errors import DatabaseError, ForeignKeyError, SerializationError
@@ -61,6 +63,7 @@ class Outcome:
         people: rows of people found in the database.
         already: people whose tombstone was effective before.
         large_objects: large objects unlinked.
+        keys: what became of the people's keys in the audit log; None where there are none.
     """
 
     run: RunId
@@ -73,6 +76,7 @@ class Outcome:
     plan: ErasurePlan | None
     verification: Verification | None
     large_objects: int = 0
+    keys: Destroyed | None = None
 
 
 class _UsualWayError(Exception):
@@ -104,6 +108,7 @@ class Eraser:
         self._direct: dict[tuple[str, Cohort], direct.DirectPlan | None] = {}
         self._alike = False
         self._deleter = ThreadPoolExecutor(1, "delete")
+        self._shredder = Shredder(settings)
 
     def __enter__(self) -> Self:
         """Return the eraser; leaving the block closes its session."""
@@ -112,6 +117,7 @@ class Eraser:
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         """Close the session, and bring the mirror up to what was confirmed meanwhile; a failure is not covered by another."""
         self._deleter.shutdown()
+        self._shredder.close()
         self.session.close()
         if self._confirmed is not None and failure is None:
             ledger.settle(self._confirmed)
@@ -460,6 +466,9 @@ class Eraser:
                 f"rows of {len(tombstones)} erased people remain in {tables}",
                 'Who writes there? The tombstones stay recorded; run "obhut erase --finish" when the writer is stopped.',
             )
+        keys = self._shredder.shred(tombstones, clock)
+        if keys is not None:
+            reach("erase.shredded")
         ledger.mark_effective(run, tombstones, executed.lsn, clock)
         self.will_settle(clock)
         reach("erase.effective")
@@ -475,6 +484,7 @@ class Eraser:
             plan,
             verification,
             executed.large_objects,
+            keys,
         )
 
     def archive_map(self) -> None:

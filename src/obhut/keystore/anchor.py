@@ -46,5 +46,5 @@ def raise_to(directory: Path, number: int) -> None:
 
 def _number(directory: Path, content: bytes) -> int:
     if len(content) != _DIGITS + 1 or not content[:_DIGITS].isdigit():
-        raise KeystoreError(f"{directory / FILE_NAME} is damaged", 'Remove it, and run "obhut audit keys reconcile".')
+        raise KeystoreError(f"{directory / FILE_NAME} is damaged", 'Remove it, and run "obhut keys reconcile".')
     return int(content)

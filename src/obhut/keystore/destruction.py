@@ -1,20 +1,19 @@
 """Destroying the keys of people, for good (docs/spec/audit-log-keys.md, section 6), and looking again.
 
-Order: the keys leave the key table in one transaction that counts the destruction, then the anchor learns the count, then every process that
-may hold one of them has taken note. Each step may be repeated, and a kill in between leaves people who are not reported as erased.
+Order: the keys leave the key table in one transaction that counts the destruction, then the anchor learns the count, then every process
+that may hold one of them has taken note. Each step may be repeated, and a kill in between leaves people who are not reported as erased.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from obhut.controllers.vocabulary import SubjectRef
 from obhut.foundation.faultpoints import reach
 from obhut.keystore import anchor
+from obhut.keystore.epochs import Owner
 from obhut.keystore.leases import SQL, await_forgotten
-from obhut.keystore.subjects import CHUNK, Keyring
+from obhut.keystore.subjects import CHUNK, Ended, Keyring
 from obhut.keystore.wrapping import fingerprint
 from obhut.postgres.connections import Session
 
@@ -44,14 +43,14 @@ def in_use(session: Session) -> bool:
     return bool(row and row[1])
 
 
-def destroy(keyring: Keyring, people: Mapping[str, Sequence[SubjectRef]], until: datetime, *, recovering: bool = False) -> Destroyed:
+def destroy(keyring: Keyring, people: Mapping[str, Sequence[Ended]], *, recovering: bool = False) -> Destroyed:
     """Destroy the keys of people, fence those who never had one, and return when no process can hold a key any more.
 
     Args:
         keyring: the key table.
-        people: subjects by controller.
-        until: lives that began later stay; the moment of the erasure.
-        recovering: after a restore of the control database, when the key table may be behind its anchor.
+        people: who was erased and when, by controller.
+        recovering: after a restore of the control database, when the key table may be behind its anchor; controllers that have no keys
+            are left alone then.
 
     Raises:
         KeyTableRolledBackError: the key table is older than it was.
@@ -62,16 +61,14 @@ def destroy(keyring: Keyring, people: Mapping[str, Sequence[SubjectRef]], until:
         keyring.start()
         if not recovering:
             keyring.require_present(int(session.value(SQL["counter"])))
-        owners = keyring.epochs.owners(people, keyring.clock.now())
+        owners = keyring.epochs.known(list(people)) if recovering else keyring.epochs.owners(people, keyring.clock.now())
         with session.transaction():
             number = int(session.value(SQL["count_up"], {"floor": anchor.read(keyring.directory)}))
             reach("keys.destroy.counted")
-            for controller, refs in people.items():
-                owner = owners[controller]
-                for start in range(0, len(refs), CHUNK):
-                    prints = [fingerprint(owner.lookup, ref) for ref in refs[start : start + CHUNK]]
-                    values = {"owner": owner.number, "prints": prints, "until": until, "number": number}
-                    counts = [sum(pair) for pair in zip(counts, session.row(SQL["destroy"], values) or (0, 0, 0), strict=True)]
+            for controller in people.keys() & owners.keys():
+                for part in _parts(owners[controller], people[controller]):
+                    found = session.row(SQL["destroy"], {**part, "number": number}) or (0, 0, 0)
+                    counts = [sum(pair) for pair in zip(counts, found, strict=True)]
         reach("keys.destroy.committed")
         anchor.raise_to(keyring.directory, number)
         reach("keys.destroy.anchored")
@@ -81,21 +78,22 @@ def destroy(keyring: Keyring, people: Mapping[str, Sequence[SubjectRef]], until:
     return Destroyed(number, counts[0], counts[1], counts[2], waited)
 
 
-def remaining(keyring: Keyring, people: Mapping[str, Sequence[SubjectRef]], until: datetime) -> tuple[int, int]:
+def remaining(keyring: Keyring, people: Mapping[str, Sequence[Ended]]) -> tuple[int, int]:
     """Return how many of these people have a key still, and how many of them no fence; asked of the table, not of who destroyed."""
-    session, alive, unfenced = keyring.session, 0, 0
+    alive, unfenced = 0, 0
     owners = keyring.epochs.known(list(people))
-    for controller, refs in people.items():
-        owner = owners.get(controller)
-        if owner is None:
-            unfenced += len(refs)
+    for controller, ended in people.items():
+        if controller not in owners:
+            unfenced += len(ended)
             continue
-        for start in range(0, len(refs), CHUNK):
-            values = {
-                "owner": owner.number,
-                "prints": [fingerprint(owner.lookup, ref) for ref in refs[start : start + CHUNK]],
-                "until": until,
-            }
-            alive += int(session.value(SQL["alive"], values))
-            unfenced += int(session.value(SQL["unfenced"], values))
+        for part in _parts(owners[controller], ended):
+            alive += int(keyring.session.value(SQL["alive"], part))
+            unfenced += int(keyring.session.value(SQL["unfenced"], part))
     return alive, unfenced
+
+
+def _parts(owner: Owner, ended: Sequence[Ended]) -> Iterator[dict[str, object]]:
+    for start in range(0, len(ended), CHUNK):
+        part = ended[start : start + CHUNK]
+        prints = [fingerprint(owner.lookup, one.ref) for one in part]
+        yield {"owner": owner.number, "prints": prints, "untils": [one.at for one in part]}

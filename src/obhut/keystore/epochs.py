@@ -105,9 +105,7 @@ class Epochs:
         keys = self.keys({(row[0], number) for row in rows for number in row[3:5] if number is not None})
         for controller, number, lookup, lookup_epoch, open_epoch in rows:
             if open_epoch is None:
-                raise KeyMissingError(
-                    "a controller has no open epoch", 'Was the key table restored in parts? Run "obhut audit keys status".'
-                )
+                raise KeyMissingError("a controller has no open epoch", 'Was the key table restored in parts? Run "obhut keys status".')
             found = keys[controller, lookup_epoch].unwrap_lookup(bytes(lookup))
             self._owners[controller] = Owner(number, found, keys[controller, open_epoch])
 

@@ -41,7 +41,7 @@ class KeyMissingError(KeystoreError):
     code = "key-missing"
 
 
-class SealBrokenError(KeystoreError):
+class SealedValueError(KeystoreError):
     """A sealed value of an audit log does not open: changed, moved to another entry, or another key."""
 
     code = "audit-seal-broken"
@@ -69,12 +69,6 @@ class EvictionTimeoutError(KeystoreError):
     """Another process may still hold a destroyed key in memory."""
 
     code = "audit-keys-held"
-
-
-class DriverMissingError(KeystoreError):
-    """The library of a key store driver is not installed."""
-
-    code = "keystore-driver-missing"
 
 
 class DriverError(KeystoreError):

@@ -1,8 +1,8 @@
 """Which processes may hold keys in memory, and until when (docs/spec/audit-log-keys.md, section 6).
 
-A process renews its lease in the control database before it keeps a key, and forgets all keys when the lease ends; one clock measures the lease
-there, the process's own monotonic clock here, started before the renewal is asked for. So whoever destroys a key knows when no process
-can have it any more, whether the process answers, hangs or was killed.
+A process renews its lease in the control database before it keeps a key, and forgets all keys when the lease ends. The server's clock
+measures the lease there, the process's own monotonic clock here, started before the renewal is asked for. So whoever destroys a key knows
+when no process can have it any more, whether the process answers, hangs or was killed.
 """
 
 from __future__ import annotations

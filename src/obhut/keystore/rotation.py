@@ -124,7 +124,10 @@ def waiting(keyring: Keyring, *, older_than: timedelta) -> list[str]:
 def status(keyring: Keyring, controller: str | None = None) -> list[Status]:
     """Return the keys of one controller or all."""
     rows = keyring.session.rows(SQL["status"], {"controller": controller, "now": keyring.clock.now()})
-    return [Status(*row, epochs=tuple(_epochs(keyring.session, row[0]))) for row in rows]
+    return [
+        Status(owner, epoch, since, active, erased, not_final, tuple(_epochs(keyring.session, owner)))
+        for owner, epoch, since, active, erased, not_final in rows
+    ]
 
 
 def _epochs(session: Session, controller: str) -> Iterator[EpochStatus]:

@@ -15,7 +15,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from obhut.keystore.errors import CommitmentError, SealBrokenError
+from obhut.keystore.errors import CommitmentError, SealedValueError
 
 KEY_BYTES: Final = 32
 ID_BYTES: Final = 16
@@ -107,18 +107,18 @@ def unseal(key: Key, sealed: bytes, associated: bytes) -> bytes:
     """Return the value.
 
     Raises:
-        SealBrokenError: changed bytes, another key, another place, or a form that the specification does not allow.
+        SealedValueError: changed bytes, another key, another place, or a form that the specification does not allow.
     """
     if sealed[:1] != VERSION or len(sealed) < sealed_size(0):
-        raise SealBrokenError("a sealed value has a form that this version does not know", "Was it written by a later version, or cut off?")
+        raise SealedValueError("a sealed value has a form that this version does not know", "Was it written by a later version, or cut off?")
     nonce, text = sealed[len(VERSION) : _HEAD], sealed[_HEAD:]
     try:
         padded = AESGCM(key.secret).decrypt(nonce, text, _SEAL + key.id + key.commitment + associated)
     except InvalidTag:
-        raise SealBrokenError("a sealed value does not open", "Is it in the entry that it was sealed for, and unchanged?") from None
+        raise SealedValueError("a sealed value does not open", "Is it in the entry that it was sealed for, and unchanged?") from None
     length = int.from_bytes(padded[:_LENGTH], "big")
     if bucket(length) != len(padded) or any(padded[_LENGTH + length :]):
-        raise SealBrokenError(
+        raise SealedValueError(
             "a sealed value is not padded as it must be", "Which program sealed it? docs/spec/audit-log-keys.md, section 2."
         )
     return padded[_LENGTH : _LENGTH + length]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.foundation.clock import Clock, SystemClock
@@ -45,6 +45,15 @@ class Erased:
 
 
 Held = Key | Erased
+
+
+class Ended(NamedTuple):
+    """A person who was erased, and when: lives that began later are somebody else's."""
+
+    ref: SubjectRef
+    at: datetime
+
+
 _Wanted = tuple[str, SubjectRef]
 
 
@@ -156,8 +165,8 @@ class Keyring:
         Args:
             controller: whose person it is.
             ref: the subject.
-            committed_at: when the transaction committed that inserted the subject's own row anew; the life begins only if the key of
-                the former one was destroyed before.
+            committed_at: when the transaction committed that inserted the subject's own row anew; the life begins only if the former
+                one ended more than a minute before, since the clocks of two servers differ.
         """
         with self.lock:
             held = self.keys({controller: [ref]})[controller][ref]
@@ -216,7 +225,7 @@ class Keyring:
             self.lease.doubt()
             raise KeyTableRolledBackError(
                 f"the key table knows {counter} destructions, its anchor {known}: it was restored from an older copy",
-                'Run "obhut erasures recover", then "obhut audit keys reconcile": it destroys again what had been destroyed.',
+                'Run "obhut erasures recover", then "obhut keys reconcile": it destroys again what had been destroyed.',
             )
 
     def _arm(self, seconds: float) -> None:

@@ -14,8 +14,9 @@ from obhut.keystore.errors import KeyWrapError
 from obhut.keystore.sealing import KEY_BYTES, NONCE_BYTES, Key, key_of
 
 FINGERPRINT_BYTES: Final = 16
-STAFF: Final = "staff"
-CONTROLLER: Final = "controller"
+# The names of a data map hold no colon, so no kind of its own is meant.
+STAFF: Final = ":staff"
+CONTROLLER: Final = ":controller"
 _SUBJECT: Final = b"obhut audit subject v1\n"
 _WRAP: Final = b"obhut audit wrap v1\n"
 _EPOCH: Final = "obhut audit epoch v1\n"
@@ -61,7 +62,10 @@ class EpochKey:
 
     def wrap(self, key: Key) -> bytes:
         """Return a subject key wrapped."""
-        nonce = os.urandom(NONCE_BYTES)
+        return self.wrap_with(key, os.urandom(NONCE_BYTES))
+
+    def wrap_with(self, key: Key, nonce: bytes) -> bytes:
+        """Wrap under a nonce that is given: for test vectors alone."""
         return nonce + self._cipher.encrypt(nonce, key.secret, self._subject + key.id)
 
     def unwrap(self, key_id: bytes, wrapped: bytes) -> Key:
@@ -74,7 +78,10 @@ class EpochKey:
 
     def wrap_lookup(self, lookup: bytes) -> bytes:
         """Return the lookup key wrapped."""
-        nonce = os.urandom(NONCE_BYTES)
+        return self.wrap_lookup_with(lookup, os.urandom(NONCE_BYTES))
+
+    def wrap_lookup_with(self, lookup: bytes, nonce: bytes) -> bytes:
+        """Wrap under a nonce that is given: for test vectors alone."""
         return nonce + self._cipher.encrypt(nonce, lookup, self._lookup)
 
     def unwrap_lookup(self, wrapped: bytes) -> bytes:

@@ -12,19 +12,19 @@ from obhut.erasure import ledger
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
-from obhut.promises import examine, inactivity, staging, traces
+from obhut.promises import examine, inactivity, shredding, staging, traces
 from obhut.promises.model import PROMISES, Evidence, Promise, State, Verdict
 
 Examiner = Callable[[Settings, Clock], Iterator[Evidence]]
 
 EXAMINERS: dict[str, tuple[Examiner, ...]] = {
     "instruction": (examine.instructions,),
-    "at-rest": (examine.keys_at_rest, examine.backups_at_rest, examine.disks),
+    "at-rest": (examine.keys_at_rest, shredding.epochs, examine.backups_at_rest, examine.disks),
     "in-transit": (examine.connections,),
     "inactivity": (inactivity.inactivity,),
     "staging": (staging.databases,),
     "backup": (examine.backups,),
-    "erasure": (examine.erasure_list, examine.erasures, examine.absence, traces.traces, examine.restores),
+    "erasure": (examine.erasure_list, examine.erasures, examine.absence, shredding.keys_of_erased, traces.traces, examine.restores),
 }
 
 

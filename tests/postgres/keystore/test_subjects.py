@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from obhut.keystore import anchor, rotation
 from obhut.keystore.destruction import destroy, in_use, remaining
 from obhut.keystore.errors import KeyDestroyedError, KeyTableRolledBackError, SubjectErasedError
 from obhut.keystore.sealing import Key, seal, unseal
-from obhut.keystore.subjects import Erased, Keyring, SubjectKeys
+from obhut.keystore.subjects import Ended, Erased, Keyring, SubjectKeys
 from obhut.keystore.vocabulary import EpochState
 from obhut.postgres.errors import DatabaseError
 
@@ -29,6 +29,10 @@ NO_TIME = timedelta()
 
 def key(keyring: Keyring, ref: SubjectRef, controller: str = CTL) -> Key:
     return SubjectKeys(keyring, controller).one(ref)
+
+
+def ended(at: datetime, *refs: SubjectRef) -> dict[str, list[Ended]]:
+    return {CTL: [Ended(ref, at) for ref in refs]}
 
 
 def test_a_subject_has_one_key_in_every_process_and_no_other_subject_has_it(keyring: Keyring, control: Settings) -> None:
@@ -44,7 +48,7 @@ def test_the_three_states_differ(keyring: Keyring, clock: FixedClock) -> None:
     """Never had a key, active and erased are told apart by writers and by readers."""
     sealed = seal(key(keyring, ADA), b"value", b"place")
     ada = key(keyring, ADA)
-    done = destroy(keyring, {CTL: [ADA, BOB]}, clock.now())
+    done = destroy(keyring, ended(clock.now(), ADA, BOB))
     assert (done.destroyed, done.already, done.never) == (1, 0, 1)
     held = keyring.keys({CTL: [ADA, BOB, EVE]})[CTL]
     assert held[ADA] == Erased(ada.id), "the row stays as a fence"
@@ -53,7 +57,7 @@ def test_the_three_states_differ(keyring: Keyring, clock: FixedClock) -> None:
     assert keyring.by_id([ada.id]) == {ada.id: Erased(ada.id)}
     with pytest.raises(SubjectErasedError):
         key(keyring, ADA)
-    again = destroy(keyring, {CTL: [ADA, BOB]}, clock.now())
+    again = destroy(keyring, ended(clock.now(), ADA, BOB))
     assert (again.destroyed, again.already, again.never) == (0, 1, 1)
     assert unseal(ada, sealed, b"place") == b"value", "only the key was destroyed, so whoever had kept it could read"
 
@@ -73,7 +77,7 @@ def test_nothing_in_the_key_table_opens_without_the_key_store(keyring: Keyring) 
 def test_the_database_refuses_to_give_a_fence_a_key(keyring: Keyring, clock: FixedClock) -> None:
     """Whoever connects: a fence gets no key, and does not go away."""
     key(keyring, ADA)
-    destroy(keyring, {CTL: [ADA]}, clock.now())
+    destroy(keyring, ended(clock.now(), ADA))
     for statement in (
         "UPDATE keystore_subject SET wrapped = 'x', destroyed_at = NULL, destruction = NULL",
         "DELETE FROM keystore_subject",
@@ -96,7 +100,7 @@ def test_a_process_that_works_forgets_before_a_destruction_is_reported(control: 
     with Keyring(control) as other:
         ada = key(other, ADA)
         done: list[Any] = []
-        thread = threading.Thread(target=lambda: done.append(destroy(keyring, {CTL: [ADA]}, clock.now())))
+        thread = threading.Thread(target=lambda: done.append(destroy(keyring, ended(clock.now(), ADA))))
         thread.start()
         time.sleep(0.4)
         assert not done, "the other process may still seal under the key"
@@ -109,7 +113,7 @@ def test_a_process_that_is_silent_forgets_when_its_lease_ends(control: Settings,
     """A process that asks no more has no key in memory when the destruction is reported, though nobody told it."""
     with Keyring(short_lease(control, 1)) as other:
         key(other, ADA)
-        destroy(keyring, {CTL: [ADA]}, clock.now())
+        destroy(keyring, ended(clock.now(), ADA))
         assert not other._young
         assert not other._old
 
@@ -118,15 +122,15 @@ def test_a_key_table_that_was_rolled_back_hands_out_no_key(keyring: Keyring, con
     """A table from before an erasure has the key again; the anchor in the key store knows better, until it is destroyed again."""
     key(keyring, ADA)
     copy = keyring.session.rows("SELECT wrapped, epoch FROM keystore_subject")[0]
-    destroy(keyring, {CTL: [ADA]}, clock.now())
+    destroy(keyring, ended(clock.now(), ADA))
     restored(keyring, copy)
     keyring.lease.release(keyring.session)
     with Keyring(control, clock=clock) as later:
-        for ask in (lambda: key(later, ADA), lambda: later.by_id([b"x"]), lambda: destroy(later, {CTL: [BOB]}, clock.now())):
+        for ask in (lambda: key(later, ADA), lambda: later.by_id([b"x"]), lambda: destroy(later, ended(clock.now(), BOB))):
             with pytest.raises(KeyTableRolledBackError):
                 ask()
-        assert destroy(later, {CTL: [ADA]}, clock.now(), recovering=True).destroyed == 1
-        assert remaining(later, {CTL: [ADA]}, clock.now()) == (0, 0)
+        assert destroy(later, ended(clock.now(), ADA), recovering=True).destroyed == 1
+        assert remaining(later, ended(clock.now(), ADA)) == (0, 0)
         assert isinstance(later.keys({CTL: [ADA]})[CTL][ADA], Erased)
         assert anchor.read(control.keystore.directory) == 2
 
@@ -146,7 +150,7 @@ def test_rotation_makes_older_copies_of_the_key_table_worthless(keyring: Keyring
     """Survivors open under the new epoch, what was wrapped under the old one does not; the erasure is final from then on."""
     ada, bob = key(keyring, ADA), key(keyring, BOB)
     copy = keyring.session.rows("SELECT wrapped, epoch FROM keystore_subject WHERE key_id = %s", (ada.id,))[0]
-    destroy(keyring, {CTL: [ADA]}, clock.now())
+    destroy(keyring, ended(clock.now(), ADA))
     assert [(one.active, one.erased, one.not_final) for one in rotation.status(keyring)] == [(1, 1, 1)]
     done = rotation.rotate(keyring, CTL, grace=timedelta(days=1), copies_kept=NO_TIME)
     assert (done.epoch, done.survivors, done.closed, done.destroyed) == (2, 1, (1,), ())
@@ -178,8 +182,9 @@ def test_writers_and_rotation_do_not_lose_each_other(keyring: Keyring, control: 
     def write() -> None:
         try:
             with Keyring(control) as writer:
-                for start in range(0, len(refs), 50):
-                    held.update(SubjectKeys(writer, CTL).of(refs[start : start + 50]))
+                for start in range(0, len(refs), 10):
+                    held.update(SubjectKeys(writer, CTL).of(refs[start : start + 10]))
+                    time.sleep(0.004)
         except BaseException as error:  # noqa: BLE001 - shown below
             failures.append(error)
 
@@ -204,17 +209,17 @@ def test_a_second_bearer_of_a_key_gets_a_new_life(keyring: Keyring, clock: Fixed
     """Changes from before the erasure stay fenced; a row inserted after it begins a life with another key, which no old tombstone ends."""
     first = key(keyring, ADA)
     erased_at = clock.now()
-    destroy(keyring, {CTL: [ADA]}, erased_at)
+    destroy(keyring, ended(erased_at, ADA))
     assert keyring.begin(CTL, ADA, erased_at - timedelta(seconds=1)) == Erased(first.id)
     second = keyring.begin(CTL, ADA, erased_at + timedelta(hours=1))
     assert isinstance(second, Key)
     assert second.id != first.id
     assert keyring.begin(CTL, ADA, erased_at + timedelta(hours=2)) == second
-    destroy(keyring, {CTL: [ADA]}, erased_at)
+    destroy(keyring, ended(erased_at, ADA))
     assert key(keyring, ADA) == second, "the tombstone of the first bearer applied again"
     rotation.rotate(keyring, CTL, grace=NO_TIME, copies_kept=NO_TIME)
     assert keyring.by_id([first.id, second.id]) == {first.id: Erased(first.id), second.id: second}
-    destroy(keyring, {CTL: [ADA]}, erased_at + timedelta(days=1))
+    destroy(keyring, ended(erased_at + timedelta(days=1), ADA))
     assert keyring.keys({CTL: [ADA]})[CTL][ADA] == Erased(second.id)
 
 

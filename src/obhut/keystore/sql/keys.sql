@@ -53,7 +53,7 @@ WITH open AS MATERIALIZED (
 INSERT INTO keystore_subject (owner, fingerprint, life, epoch, key_id, wrapped, began_at)
 SELECT s.owner, s.fingerprint, s.life + 1, open.number, %(id)s, %(wrapped)s, %(at)s
   FROM (SELECT * FROM keystore_subject WHERE owner = %(owner)s AND fingerprint = %(print)s ORDER BY life DESC LIMIT 1) s, open
- WHERE s.wrapped IS NULL AND s.destroyed_at < %(at)s AND open.number = %(epoch)s
+ WHERE s.wrapped IS NULL AND s.destroyed_at < %(at)s - interval '1 minute' AND open.number = %(epoch)s
 ON CONFLICT DO NOTHING
 
 -- by_id: keys for readers
@@ -64,16 +64,16 @@ SELECT s.key_id, o.controller, s.wrapped, s.epoch
 UPDATE keystore_counter SET destructions = greatest(destructions, %(floor)s) + 1 RETURNING destructions
 
 -- destroy: take the keys of subjects away, and leave a fence for each; lives that began later stay
-WITH w AS (SELECT DISTINCT p AS fingerprint FROM unnest(%(prints)s::bytea[]) p),
+WITH w AS (SELECT p AS fingerprint, max(u) AS until FROM unnest(%(prints)s::bytea[], %(untils)s::timestamptz[]) g (p, u) GROUP BY p),
      before AS (
-     SELECT w.fingerprint, l.life, l.began_at, l.wrapped, l.key_id
+     SELECT w.fingerprint, w.until, l.life, l.began_at, l.wrapped, l.key_id
        FROM w LEFT JOIN LATERAL (
             SELECT life, began_at, wrapped, key_id FROM keystore_subject s
-             WHERE s.owner = %(owner)s AND s.fingerprint = w.fingerprint AND (s.began_at IS NULL OR s.began_at <= %(until)s)
+             WHERE s.owner = %(owner)s AND s.fingerprint = w.fingerprint AND (s.began_at IS NULL OR s.began_at <= w.until)
              ORDER BY life DESC LIMIT 1) l ON true),
      done AS (
      INSERT INTO keystore_subject AS s (owner, fingerprint, life, epoch, began_at, destroyed_at, destruction)
-     SELECT %(owner)s, fingerprint, coalesce(life, 1), 0, began_at, %(until)s, %(number)s FROM before ORDER BY fingerprint
+     SELECT %(owner)s, fingerprint, coalesce(life, 1), 0, began_at, until, %(number)s FROM before ORDER BY fingerprint
          ON CONFLICT (owner, fingerprint, life) DO UPDATE
         SET wrapped = NULL, destruction = excluded.destruction, destroyed_at = greatest(s.destroyed_at, excluded.destroyed_at))
 SELECT count(*) FILTER (WHERE wrapped IS NOT NULL), count(*) FILTER (WHERE wrapped IS NULL AND key_id IS NOT NULL),
@@ -82,7 +82,8 @@ SELECT count(*) FILTER (WHERE wrapped IS NOT NULL), count(*) FILTER (WHERE wrapp
 
 -- alive: how many of these subjects have a key that began before the moment
 SELECT count(*) FROM keystore_subject s
- WHERE owner = %(owner)s AND fingerprint = ANY(%(prints)s) AND wrapped IS NOT NULL AND (began_at IS NULL OR began_at <= %(until)s)
+  JOIN unnest(%(prints)s::bytea[], %(untils)s::timestamptz[]) w (fingerprint, until) USING (fingerprint)
+ WHERE s.owner = %(owner)s AND s.wrapped IS NOT NULL AND (s.began_at IS NULL OR s.began_at <= w.until)
 
 -- unfenced: how many of these subjects have no fence
 SELECT count(*) FROM (SELECT DISTINCT p FROM unnest(%(prints)s::bytea[]) p) w
