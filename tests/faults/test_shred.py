@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from support.sweep import names_of, sweep
 from obhut.controllers import register
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.foundation.settings import load
+from obhut.keystore.errors import KeyTableRolledBackError
 from obhut.keystore.sealing import Key, seal, unseal
 from obhut.keystore.subjects import Erased, Keyring
 from obhut.postgres import control
@@ -80,7 +82,9 @@ def test_killed_anywhere_an_erasure_destroys_the_key_in_the_end(club: Installati
         assert done["keys"]["destroyed"] == 1
 
     names = names_of(erased)
-    assert {"keys.destroy.counted", "keys.destroy.committed", "keys.destroy.anchored", "keys.destroy.forgotten", "erase.shredded"} <= set(names)
+    assert {"keys.destroy.counted", "keys.destroy.committed", "keys.destroy.anchored", "keys.destroy.forgotten", "erase.shredded"} <= set(
+        names
+    )
 
     def case(name: str) -> None:
         number = next(_fresh)
@@ -125,16 +129,14 @@ def test_a_restored_control_database_gives_nobody_their_key_back(club: Installat
     key_id, value = sealed(club, number)
     club.obhut("control", "stop")
     copy = club.folder / "copy"
-    shutil.copytree(club.state / "control", copy, symlinks=True)
-    shutil.copystat(club.state / "control", copy)
-    _owned_alike(club, copy)
+    subprocess.run(["cp", "-a", club.state / "control", copy], check=True)
     club.obhut("erase", "club", "member", number)
     club.obhut("control", "stop")
     shutil.rmtree(club.state / "control")
     copy.rename(club.state / "control")
     club.obhut("control", "start")
-    club.obhut.refused("keys", "reconcile", code="erasure-list-rolled-back")
-    with keyring(club) as (keys, _), pytest.raises(Exception, match="older copy"):
+    club.obhut.refused("keys", "reconcile", code=["erasure-list-rolled-back", "erasure-list-missing"])
+    with keyring(club) as (keys, _), pytest.raises(KeyTableRolledBackError):
         keys.by_id([key_id])
     club.obhut("erasures", "recover")
     assert club.obhut("keys", "reconcile")["destroyed"] == 1
@@ -142,10 +144,3 @@ def test_a_restored_control_database_gives_nobody_their_key_back(club: Installat
     stays(club)
     verdicts = club.obhut("promises", "erasure")["promises"][0]
     assert "no erased person has a key of the audit log" in str(verdicts)
-
-
-def _owned_alike(club: Installation, copy: object) -> None:
-    """Give the copy to the account that runs servers."""
-    owner = (club.state / "control").stat()
-    for path in [copy, *copy.rglob("*")]:  # type: ignore[attr-defined]
-        shutil.chown(path, owner.st_uid, owner.st_gid)

@@ -60,7 +60,8 @@ def rotate(
 ) -> None:
     """Open a new epoch: wrap the survivors anew, and destroy the old wrapping key, which makes older copies of the key table worthless.
 
-    The old key stays for keystore.grace, so that a copy of the control database is made that opens under the new one; --due destroys it then.
+    The old key stays for keystore.grace, so that a copy of the control database is made that opens under the new one; --due destroys it
+    then.
     An interrupted rotation is continued.
 
     Examples: obhut keys rotate ctl_01m8; obhut keys rotate --due

@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class KeystoreConfig(AppConfig):
-    """Tables of wrapped subject keys in the control database."""
+    """Tables of wrapped sealing keys in the control database."""
 
     name = "obhut.keystore"
     label = "keystore"

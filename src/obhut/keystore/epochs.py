@@ -1,4 +1,4 @@
-"""Epochs of controllers: the keys that wrap subject keys, as the key table and the key store hold them.
+"""Epochs of controllers: the keys that wrap sealing keys, as the key table and the key store hold them.
 
 An epoch key is made in the key store first and noted in the control database second: a crash in between leaves a key that wraps nothing,
 under a name that the next attempt uses.

@@ -32,7 +32,7 @@ _HEAD: Final = len(VERSION) + NONCE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A subject key as writers and readers of an audit log use it.
+    """A sealing key as writers and readers of an audit log use it.
 
     Attributes:
         id: 16 random octets; stands in entries in clear.
@@ -110,7 +110,7 @@ def unseal(key: Key, sealed: bytes, associated: bytes) -> bytes:
         SealedValueError: changed bytes, another key, another place, or a form that the specification does not allow.
     """
     if sealed[:1] != VERSION or len(sealed) < sealed_size(0):
-        raise SealedValueError("a sealed value has a form that this version does not know", "Was it written by a later version, or cut off?")
+        raise SealedValueError("a sealed value is of a form that this version cannot read", "Is it of a later version, or cut off?")
     nonce, text = sealed[len(VERSION) : _HEAD], sealed[_HEAD:]
     try:
         padded = AESGCM(key.secret).decrypt(nonce, text, _SEAL + key.id + key.commitment + associated)

@@ -68,7 +68,7 @@ def controller_ref(moment: datetime) -> SubjectRef:
 
 
 class Keyring:
-    """The subject keys of all controllers, as one process uses them. Usable from several threads; they take turns."""
+    """The sealing keys of all controllers, as one process uses them. Usable from several threads; they take turns."""
 
     def __init__(
         self, settings: Settings, *, driver: Driver | None = None, session: Session | None = None, clock: Clock | None = None
@@ -286,7 +286,7 @@ class Keyring:
 
 
 class SubjectKeys:
-    """The subject keys of one controller."""
+    """The sealing keys of one controller."""
 
     def __init__(self, keyring: Keyring, controller: str) -> None:
         self._keyring = keyring

@@ -1,4 +1,4 @@
-"""How the key table finds and wraps subject keys (docs/spec/audit-log-keys.md, sections 3 and 4). Pure."""
+"""How the key table finds and wraps sealing keys (docs/spec/audit-log-keys.md, sections 3 and 4). Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def epoch_context(controller: str, epoch: int) -> bytes:
 
 
 class EpochKey:
-    """The key of a controller's epoch, which wraps its lookup key and its subject keys."""
+    """The key of a controller's epoch, which wraps its lookup key and its sealing keys."""
 
     __slots__ = ("_cipher", "_lookup", "_subject", "number")
 
@@ -61,7 +61,7 @@ class EpochKey:
         self._subject, self._lookup = _WRAP + b"subject\n" + tail, _WRAP + b"lookup\n" + tail
 
     def wrap(self, key: Key) -> bytes:
-        """Return a subject key wrapped."""
+        """Return a sealing key wrapped."""
         return self.wrap_with(key, os.urandom(NONCE_BYTES))
 
     def wrap_with(self, key: Key, nonce: bytes) -> bytes:
@@ -69,7 +69,7 @@ class EpochKey:
         return nonce + self._cipher.encrypt(nonce, key.secret, self._subject + key.id)
 
     def unwrap(self, key_id: bytes, wrapped: bytes) -> Key:
-        """Return the subject key.
+        """Return the sealing key.
 
         Raises:
             KeyWrapError: another epoch, another key id, or changed bytes.
