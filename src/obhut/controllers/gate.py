@@ -6,6 +6,7 @@ may come back after a crash. Asking without a run (a dry run) takes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -31,7 +32,7 @@ _CANDIDATES = """
 SELECT controller_id, id, kind, actions, database, subject_kind, subject_keys, valid_from, valid_until, revoked_at, used_by_run
 FROM controllers_instruction
 WHERE controller_id = ANY(%(controllers)s) AND database = %(database)s AND actions @> %(actions)s::varchar[]
-  AND (subject_keys IS NULL OR subject_keys && %(keys)s::text[])
+  AND (subject_keys IS NULL OR subject_keys && ARRAY(SELECT json_array_elements_text(%(keys)s::json)))
 UNION ALL
 SELECT controller_id, id, NULL, NULL, NULL, NULL, NULL, valid_from, valid_until, NULL, NULL
 FROM controllers_contract WHERE controller_id = ANY(%(controllers)s)
@@ -122,7 +123,11 @@ def permit_subjects(
                     alike[kind] = verdict
             granted.append(verdict)
         _take({controller_id: granted}, action, database, run_id, now)
-    return [Permission(action, database, controller_id, yes.contract_id, yes.instruction.id, actor, now) for yes in granted]
+    permissions = {  # one for all who have the same answer
+        number: Permission(action, database, controller_id, yes.contract_id, yes.instruction.id, actor, now)
+        for number, yes in {id(yes): yes for yes in granted}.items()
+    }
+    return [permissions[id(yes)] for yes in granted]
 
 
 def permit_all(
@@ -193,7 +198,7 @@ def _candidates(
     contracts: dict[str, list[ContractFacts]] = {}
     instructions: list[tuple[str, InstructionFacts]] = []
     keys = [subject.canonical for subject in subjects if subject]
-    asked = {"controllers": list(controller_ids), "database": database, "actions": [action.value], "keys": keys}
+    asked = {"controllers": list(controller_ids), "database": database, "actions": [action.value], "keys": json.dumps(keys)}
     for owner, identifier, kind, actions, named, of_kind, of_keys, since, until, revoked_at, used_by in prepared(_CANDIDATES, asked):
         if kind is None:
             contracts.setdefault(owner, []).append(ContractFacts(identifier, since, until))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 REFERENCE = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"  # opaque: an account, ticket or document number; too narrow for an e-mail address
 SHA256 = r"^[0-9a-f]{64}$"
@@ -47,9 +47,8 @@ class Channel(StrEnum):
     LETTER = "letter"
 
 
-@dataclass(frozen=True, slots=True)
-class SubjectRef:
-    """A data subject by kind (of the data map) and key values as text."""
+class SubjectRef(NamedTuple):
+    """A data subject by kind (of the data map) and key values as text. A named tuple, because a batch asks about thousands."""
 
     kind: str
     key: tuple[str, ...]
@@ -65,6 +64,10 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def canonical_key(values: Sequence[str]) -> str:
     """Return key values as a JSON array of strings without spaces: the one spelling that is compared."""
+    if (
+        len(values) == 1 and type(plain := values[0]) is str and plain.isalnum() and plain.isascii()
+    ):  # a number, as most keys are: nothing to escape
+        return f'["{plain}"]'
     return _encode([str(value) for value in values])
 
 

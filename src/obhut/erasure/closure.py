@@ -27,12 +27,13 @@ from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.effects import Change, Effects, NamedChange, Seed, TableEffect, Trace, group_changes, union
 from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort, PlannedEffect
-from obhut.erasure.queries import Absent, Leading, Queries, array_literal
+from obhut.erasure.queries import Absent, Leading, Queries
 from obhut.erasure.refusals import PlanConflictError
 from obhut.masking import expressions
 from obhut.postgres.catalogue import Action as OnDelete
 from obhut.postgres.catalogue import ForeignKey, Table
 from obhut.postgres.connections import Session
+from obhut.postgres.sql import array_literal
 
 __all__ = ["Change", "Effects", "Seed", "TableEffect", "Trace", "resolve", "select_rows", "traces"]
 

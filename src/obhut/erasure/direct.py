@@ -1,10 +1,10 @@
 """The short way: where a map is a plain tree of foreign keys, an erasure is one statement, of a crowd one a table.
 
-Most people's rows hang on them by foreign keys and are all deleted. Then the fixpoint of :mod:`obhut.erasure.closure` has a closed form,
-a chain of joins for each table, and the server can do it without handing addresses to the client and back. For one person everything is
-one statement, which saves the round trips; of a crowd each table has its own, children first, which saves the server from keeping a note
-of each deleted row until the end. Anything else (unlinking, anonymising, keeping, links without a foreign key, cycles) goes the long
-way. The property tests hold both against each other.
+Most people's rows hang on them by foreign keys and are all deleted, or all anonymised. Then the fixpoint of
+:mod:`obhut.erasure.closure` has a closed form, a chain of joins for each table, and the server can do it without handing addresses to the
+client and back. For one person everything is one statement, which saves the round trips; of a crowd each table has its own, children
+first, which saves the server from keeping a note of each row until the end. Anything else (unlinking, keeping, some rows deleted and
+others anonymised, links without a foreign key, cycles) goes the long way. The property tests hold both against each other.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.subjects import Found
 from obhut.foundation.faultpoints import reach
+from obhut.masking import expressions
 from obhut.postgres.catalogue import Action as OnDelete
 from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Params, Session
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, rendered, trusted
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, array_literal, rendered, trusted
 
 MAX_PATHS = 8  # joins a table; beyond that the long way is faster
 _NOTHING = SQL("")
@@ -35,19 +36,21 @@ Path = tuple[Link, ...]  # from the subject outwards
 
 @dataclass(frozen=True, slots=True)
 class DirectPlan:
-    """The statements of a direct erasure; parameters: ``people``, the addresses of their rows, and ``keys``, as texts.
+    """The statements of a direct erasure; parameters: ``people``, the addresses of their rows, and ``keys``, an array literal.
 
     Attributes:
-        together: deletes everything but shared parents.
+        verb: what becomes of every row, delete or anonymise.
+        together: does it to everything but shared parents.
         candidates: returns, for each shared table, the addresses of the parents that may go; None where there is no such table.
-        apart: a deletion for each of ``tables``.
+        apart: a statement for each of ``tables``.
         order: indexes into ``apart`` and ``tables``, children first; None where foreign keys go round in a circle.
-        tables: deleted tables with the reason, in the order of the counts that ``together`` returns.
+        tables: tables with the reason, in the order of the counts that ``together`` returns.
         shared: for each shared table, the statement that deletes what nobody references any more; parameter: candidates.
         relations: oids of all these tables and their partitions.
-        keys: returns the keys, for a caller who does not have them.
+        keys: returns the keys as an array literal, for a caller who does not have them; None where no statement uses them.
     """
 
+    verb: Verb
     together: Composable
     candidates: Composable | None
     apart: tuple[Composable, ...]
@@ -55,23 +58,33 @@ class DirectPlan:
     tables: tuple[tuple[str, str], ...]
     shared: tuple[tuple[str, Composable], ...]
     relations: tuple[int, ...]
-    keys: Composable
+    keys: Composable | None
 
 
 _WATCHED = """
 SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger
-               WHERE tgrelid = ANY(%s::oid[]) AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 8 <> 0)
-"""  # 8: fires at DELETE
+               WHERE tgrelid = ANY(%(relations)s::oid[]) AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & %(trigger)s <> 0)
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = ANY(%(relations)s::oid[]) AND ev_enabled <> 'D' AND ev_type = %(rule)s)
+"""
+_EVENTS = {Verb.DELETE: {"trigger": 8, "rule": "4"}, Verb.ANONYMISE: {"trigger": 16, "rule": "2"}}  # bits of tgtype, values of ev_type
 
 
 def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan | None:
-    """Return the plan for one subject kind, or None where the map asks for more than a tree of deletions."""
-    if cohort.anonymising or cohort.verb(subject.erase) is not Verb.DELETE:
+    """Return the plan for one subject kind, or None where the map asks for more than a tree of deletions, or of anonymised rows."""
+    verb = cohort.verb(subject.when_anonymised if cohort.anonymising else subject.erase)
+    if verb not in _EVENTS:
         return None
     if graph.catalogue.tables[subject.table].kind != "r":
         return None  # an address says nothing without its leaf, and the statements name the whole table
-    paths = _paths(graph, subject, cohort)
-    if paths is None or not _foreign_keys_covered(graph, paths):
+    paths = _paths(graph, subject, cohort, verb)
+    if paths is None:
+        return None
+    relations = tuple({oid for root in paths for oid in (root, *(leaf.oid for leaf in graph.catalogue.leaves(root)))})
+    return (_deleting if verb is Verb.DELETE else _anonymising)(graph, subject, paths, relations)
+
+
+def _deleting(graph: Graph, subject: Subject, paths: dict[int, list[Path]], relations: tuple[int, ...]) -> DirectPlan | None:
+    if not _foreign_keys_covered(graph, paths):
         return None
     deletions = [_deletion(graph, subject, ways) for ways in paths.values()]
     tables = [(graph.catalogue.tables[oid].full_name, _reason(graph, subject, ways[0])) for oid, ways in paths.items()]
@@ -79,26 +92,66 @@ def compile_plan(graph: Graph, subject: Subject, cohort: Cohort) -> DirectPlan |
     parents = list(dict.fromkeys(reference.parent for reference in references))
     candidates = [_candidates_of(graph, subject, paths, [one for one in references if one.parent == parent]) for parent in parents]
     shared = [(graph.catalogue.tables[parent].full_name, rendered(_orphans(graph, parent))) for parent in parents]
-    relations = tuple({oid for root in (*paths, *parents) for oid in (root, *(leaf.oid for leaf in graph.catalogue.leaves(root)))})
+    relations = (*relations, *parents)
     if any(objects.columns(graph.catalogue.tables[oid]) for oid in relations):
         return None  # large objects go with the rows that name them, and only the long way looks for them
     arrays = SQL(", ").join(SQL("ARRAY({})").format(query) for query in candidates)
+    apart = tuple(rendered(SQL("DELETE FROM {}").format(deletion)) for deletion in deletions)
     return DirectPlan(
-        _together(deletions, candidates),
+        Verb.DELETE,
+        _together(apart, candidates),
         rendered(SQL("SELECT {}").format(arrays)) if candidates else None,
-        tuple(rendered(SQL("DELETE FROM {}").format(deletion)) for deletion in deletions),
+        apart,
         _children_first(graph, list(paths)),
         tuple(tables),
         tuple(shared),
         relations,
-        _keys(graph, subject),
+        _keys(graph, subject, apart),
     )
 
 
-def _keys(graph: Graph, subject: Subject) -> Composable:
+def _anonymising(graph: Graph, subject: Subject, paths: dict[int, list[Path]], relations: tuple[int, ...]) -> DirectPlan | None:
+    """Return the plan that changes rows in place; a table that is reached twice, or a shared parent, is left to the long way."""
+    if any(len(ways) > 1 for ways in paths.values()) or any(reference.child in paths for reference in graph.references):
+        return None
+    if any(objects.columns(graph.catalogue.tables[oid]) for oid in relations):
+        return None
+    changes = {oid: _change(graph, subject, oid, path) for oid, (path,) in paths.items()}
+    apart = tuple(change for change in changes.values() if change is not None)
+    if changes[subject.table] is None:
+        return None
+    tables = [
+        (graph.catalogue.tables[oid].full_name, _reason(graph, subject, paths[oid][0])) for oid in changes if changes[oid] is not None
+    ]
+    order = tuple(range(len(apart)))
+    return DirectPlan(Verb.ANONYMISE, _together(apart, ()), None, apart, order, tuple(tables), (), relations, _keys(graph, subject, apart))
+
+
+def _change(graph: Graph, subject: Subject, oid: int, path: Path) -> Composable | None:
+    """Return the UPDATE of one table by the rules of its columns; None where no column has any."""
+    table, only = graph.catalogue.tables[oid], path[-1].anonymises if path else ()
+    rules = {name: rule for name, rule in graph.tables[oid].anonymise.items() if not only or name in only}
+    if not rules:
+        return None
+    assignments = SQL(", ").join(
+        SQL("{} = {}").format(Identifier(name), expressions.anonymised(rules[name], column)(Identifier(name)))
+        for name, column in table.by_name.items()
+        if name in rules
+    )
+    # A rule may read columns of its row by their bare names, so no second relation stands in reach of them.
+    sources, condition = _way(graph, subject, path)
+    if sources:
+        address = SQL("c.tableoid, c.ctid") if table.kind == "p" else SQL("c.ctid")
+        condition = SQL("({}) IN ({})").format(address, _select(address, table, (sources, condition)))
+    return rendered(SQL("UPDATE {} c SET {} WHERE {}").format(table.relation, assignments, condition))
+
+
+def _keys(graph: Graph, subject: Subject, statements: Sequence[Composable]) -> Composable | None:
+    if not any("%(keys)s" in statement.as_string(None) for statement in statements):
+        return None
     table = graph.catalogue.tables[subject.table]
     return rendered(
-        SQL("SELECT array_agg({}::text) FROM {} WHERE ctid = ANY(%(people)s)").format(Identifier(subject.key[0]), table.relation)
+        SQL("SELECT array_agg({}::text)::text FROM {} WHERE ctid = ANY(%(people)s)").format(Identifier(subject.key[0]), table.relation)
     )
 
 
@@ -107,11 +160,11 @@ def _candidates_of(graph: Graph, subject: Subject, paths: dict[int, list[Path]],
     return SQL(" UNION ").join(_candidates(graph, subject, reference, way) for reference, way in ways)
 
 
-def _together(deletions: Sequence[Composable], candidates: Sequence[Composable]) -> Composable:
+def _together(statements: Sequence[Composable], candidates: Sequence[Composable]) -> Composable:
     parts: list[Composable] = []
     outputs: list[Composable] = []
-    for number, deletion in enumerate(deletions):
-        parts.append(SQL("{} AS (DELETE FROM {} RETURNING 1)").format(Identifier(f"d{number}"), deletion))
+    for number, statement in enumerate(statements):
+        parts.append(SQL("{} AS ({} RETURNING 1)").format(Identifier(f"d{number}"), statement))
         outputs.append(SQL("(SELECT count(*) FROM {})").format(Identifier(f"d{number}")))
     for number, query in enumerate(candidates):
         parts.append(SQL("{} AS ({})").format(Identifier(f"s{number}"), query))
@@ -134,27 +187,33 @@ def _children_first(graph: Graph, tables: Sequence[int]) -> tuple[int, ...] | No
 
 
 def run(session: Session, plan: DirectPlan, found: Found, keys: Sequence[str] | None = None) -> tuple[PlannedEffect, ...] | None:
-    """Delete the people found and all that hangs on them, inside the open transaction; return what was deleted, with reasons.
+    """Delete or anonymise the people found and all that hangs on them, inside the open transaction; return what was done, with reasons.
 
-    None, with nothing done, when a trigger watches the deletions: it may suppress some or write rows anew. Only the long way looks again.
+    None, with nothing done, when a trigger or rule watches the statements: it may suppress some or write rows anew. Only the long way
+    looks again.
+
+    Args:
+        session: in a REPEATABLE READ transaction, in which the people were found.
+        plan: of their kind.
+        found: the people.
+        keys: first columns of their keys; read from their rows where the caller does not have them.
 
     Raises:
         ForeignKeyError: a row outside the map references one of theirs.
         SerializationError: another transaction changed one of the rows.
     """
-    if session.value(_WATCHED, (list(plan.relations),)):
+    if session.value(_WATCHED, {"relations": list(plan.relations), **_EVENTS[plan.verb]}):
         return None
     addresses = RowAddresses()
     for seed in found.seeds:
         for rows in seed.rows.values():
             addresses = addresses | rows
     people: dict[str, object] = {"people": addresses.parameter()}
-    people["keys"] = list(keys) if keys is not None else session.value(plan.keys, people)
+    if plan.keys is not None:
+        people["keys"] = array_literal(keys) if keys is not None else session.value(plan.keys, people)
     crowd = addresses.count >= CROWD and plan.order is not None
     counts, orphans = (_apart if crowd else _at_once)(session, plan, people)
-    effects = [
-        PlannedEffect(table, Verb.DELETE, reason, count) for (table, reason), count in zip(plan.tables, counts, strict=True) if count
-    ]
+    effects = [PlannedEffect(table, plan.verb, reason, count) for (table, reason), count in zip(plan.tables, counts, strict=True) if count]
     for (table, statement), candidates in zip(plan.shared, orphans, strict=True):
         if candidates:
             packed = RowAddresses(int.from_bytes(tid, "big") for tid in candidates)
@@ -180,19 +239,19 @@ def _apart(session: Session, plan: DirectPlan, people: Params) -> tuple[Sequence
     return counts, orphans
 
 
-def _paths(graph: Graph, subject: Subject, cohort: Cohort) -> dict[int, list[Path]] | None:
-    """Every way from the subject to a table, or None when the links are not a plain, acyclic set of foreign keys to be deleted."""
+def _paths(graph: Graph, subject: Subject, cohort: Cohort, wanted: Verb) -> dict[int, list[Path]] | None:
+    """Every way from the subject to a table, or None when the links are not a plain, acyclic set of foreign keys with the same fate."""
     found: dict[int, list[Path]] = {subject.table: [()]}
     queue: deque[tuple[int, Path]] = deque([(subject.table, ())])
     while queue:
         parent, path = queue.popleft()
         for link in graph.links_to(parent):
-            verb = cohort.verb(link.treatment(anonymising=False))
+            verb = cohort.verb(link.treatment(anonymising=cohort.anonymising))
             if verb is None:
                 continue
             child = graph.catalogue.tables[link.child]
             key = link.foreign_key
-            plain = verb is Verb.DELETE and link.form is LinkForm.COLUMNS and not link.when
+            plain = verb is wanted and link.form is LinkForm.COLUMNS and not link.when
             if not plain or key is None or not (key.validated and key.enforced) or child.kind not in {"r", "p"}:
                 return None
             if graph.tables[link.child].shared or link.child == parent or any(link.child in (step.child, step.parent) for step in path):

@@ -17,19 +17,19 @@ from typing import Self
 from obhut.controllers import gate, register
 from obhut.controllers.gate import Permission
 from obhut.controllers.vocabulary import Action as Permitted
-from obhut.controllers.vocabulary import SubjectRef, canonical_key
+from obhut.controllers.vocabulary import SubjectRef
 from obhut.datamap.archive import archive
 from obhut.datamap.check import examine, require_clean
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import load
-from obhut.datamap.models import DatabaseMap
+from obhut.datamap.models import DatabaseMap, Verb
 from obhut.erasure import direct, known, ledger, views
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
-from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute
-from obhut.erasure.plan import Cohort, ErasurePlan, cohort_of, keep_periods
-from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError, explained
+from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute, fence
+from obhut.erasure.plan import Calendar, Cohort, ErasurePlan, PlannedEffect, cohort_of, keep_periods
+from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError, explained, is_lasting
 from obhut.erasure.shred import Shredder
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.erasure.verify import Answer, Verification, verify
@@ -41,7 +41,7 @@ from obhut.foundation.settings import Settings
 from obhut.keystore.destruction import Destroyed
 from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.connections import Session, retrying
-from obhut.postgres.errors import DatabaseError, ForeignKeyError, SerializationError
+from obhut.postgres.errors import DatabaseError, SerializationError
 
 MAPS = "maps"  # archive of map versions, in the state directory
 _UNKNOWN = Lsn("")  # the position after the commit, until the second look tells it
@@ -79,8 +79,21 @@ class Outcome:
     keys: Destroyed | None = None
 
 
-class _UsualWayError(Exception):
-    """Rolls the transaction back; never leaves this module."""
+class UsualWayError(Exception):
+    """Rolls the transaction back, so that the long way is gone; never leaves this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortWay:
+    """How a kind of people is erased without going from row to row."""
+
+    plan: direct.DirectPlan
+    seed: Seed
+
+    @property
+    def locks(self) -> bool:
+        """Whether the people's rows are to be locked first: who is anonymised must not get new rows meanwhile, who is deleted cannot."""
+        return self.plan.verb is Verb.ANONYMISE
 
 
 class Eraser:
@@ -107,7 +120,7 @@ class Eraser:
         self._owners: dict[tuple[str, ...], str] = {}
         self._direct: dict[tuple[str, Cohort], direct.DirectPlan | None] = {}
         self._alike = False
-        self._deleter = ThreadPoolExecutor(1, "delete")
+        self._doer = ThreadPoolExecutor(1, "rows")
         self._shredder = Shredder(settings)
 
     def __enter__(self) -> Self:
@@ -116,7 +129,7 @@ class Eraser:
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         """Close the session, and bring the mirror up to what was confirmed meanwhile; a failure is not covered by another."""
-        self._deleter.shutdown()
+        self._doer.shutdown()
         self._shredder.close()
         self.session.close()
         if self._confirmed is not None and failure is None:
@@ -230,18 +243,10 @@ class Eraser:
 
     def tombstones_of(self, kind: str, action: Action, people: Sequence[Person], permissions: Sequence[Permission]) -> list[NewTombstone]:
         """Return the tombstones that are to be recorded for people, each under its own permission."""
+        version = self.graph.version
         return [
-            NewTombstone(
-                database=self.database,
-                controller=permission.controller_id,
-                subject_kind=kind,
-                key=person.key,
-                action=action,
-                map_version=self.graph.version,
-                instruction=permission.instruction_id,
-                fingerprint=person.fingerprint,
-            )
-            for person, permission in zip(people, permissions, strict=True)
+            NewTombstone(self.database, yes.controller_id, kind, person.key, action, version, yes.instruction_id, person.fingerprint)
+            for person, yes in zip(people, permissions, strict=True)
         ]
 
     def _together(
@@ -251,40 +256,60 @@ class Eraser:
 
         None, with nothing deleted, where the map or the data ask for the usual way; tombstones may be recorded then, which it repeats.
         """
-        subject, now = self.graph.subject(kind), clock.now()
-        seed = Seed(cohort_of(self._periods, action, now, now), subject, {}, None)
-        plan = self._direct_plan(seed)
-        if plan is None:
+        short = self.short_way(kind, action, clock, len(keys))
+        if short is None:
             return None
-        self._keep_plans(alike=len(keys) == 1)
         try:
             with self.session.transaction("repeatable read"):
-                people = lookup(self.session, self.graph, kind, keys, self.mac_key)
+                people = lookup(self.session, self.graph, kind, keys, self.mac_key, lock=short.locks)
                 if len(people) < len(keys):
                     return None
                 new = self.tombstones_of(kind, action, people, permit(people))
                 reach("erase.permitted")
-                self.archive_map()
-                rows = RowAddresses.from_tids(person.address for person in people)
-                found = Found([replace(seed, rows={people[0].oid: rows})], len(people))
-                deleting = self._deleter.submit(direct.run, self.session, plan, found, [person.key[0] for person in people])
-                try:
-                    tombstones = ledger.record(new, clock)
-                finally:
-                    wait([deleting])  # the session is this thread's again
-                planned = deleting.result()
+                tombstones, planned = self.record_meanwhile(short, people, new, clock)
                 reach("erase.recorded")
-                if planned is None or any(tombstone.state is not State.RECORDED for tombstone in tombstones):
-                    raise _UsualWayError
-        except (_UsualWayError, ForeignKeyError, SerializationError):
+                if any(tombstone.state is not State.RECORDED for tombstone in tombstones):
+                    raise UsualWayError
+        except (UsualWayError, SerializationError):
             return None
         except DatabaseError as error:
-            if error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
-                return None
+            if is_lasting(error) or error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
+                return None  # the long way tells why
             raise
         reach("erase.committed")
-        deleted = sum(effect.rows for effect in planned)
-        return tombstones, Executed(Effects({}, {}, planned), len(people), deleted, 0, _UNKNOWN)
+        return tombstones, executed_directly(planned, len(people))
+
+    def short_way(self, kind: str, action: Action, clock: Clock, people: int) -> ShortWay | None:
+        """Return how so many people of a kind can be erased without going from row to row, if the map allows it."""
+        subject, now = self.graph.subject(kind), clock.now()
+        seed = Seed(cohort_of(self._periods, action, now, now), subject, {}, None)
+        plan = self._direct_plan(seed)
+        if plan is not None:
+            self._keep_plans(alike=people == 1)
+        return None if plan is None else ShortWay(plan, seed)
+
+    def record_meanwhile(
+        self, short: ShortWay, people: Sequence[Person], new: Sequence[NewTombstone], clock: Clock
+    ) -> tuple[list[Tombstone], tuple[PlannedEffect, ...]]:
+        """Do to people's rows what is to be done, inside the open transaction, while their tombstones are recorded; afterwards they are.
+
+        Raises:
+            UsualWayError: a trigger or rule watches; nothing was done to a row, and the tombstones are recorded.
+        """
+        self.archive_map()
+        if not people:
+            return [], ()
+        rows = RowAddresses([person.address for person in people])
+        found = Found([replace(short.seed, rows={people[0].oid: rows})], len(people))
+        doing = self._doer.submit(direct.run, self.session, short.plan, found, [person.key[0] for person in people])
+        try:
+            tombstones = ledger.record(new, clock)
+        finally:
+            wait([doing])  # the session is this thread's again
+        planned = doing.result()
+        if planned is None:
+            raise UsualWayError
+        return tombstones, planned
 
     def carry_out(self, tombstones: Sequence[Tombstone], clock: Clock, *, refresh: bool = True) -> tuple[Executed, Verification]:
         """Delete the rows of recorded people in one transaction, refresh the views that show them, and look again from outside.
@@ -322,9 +347,9 @@ class Eraser:
         answers: list[Answer] = []
         position = ""
         by_cohort: dict[tuple[Cohort, str], list[Tombstone]] = defaultdict(list)
+        calendar = Calendar(self._periods, clock.now())
         for tombstone in tombstones:
-            cohort = cohort_of(self._periods, tombstone.action, tombstone.erased_at, clock.now())
-            by_cohort[cohort, tombstone.subject_kind].append(tombstone)
+            by_cohort[calendar.cohort(tombstone.action, tombstone.erased_at), tombstone.subject_kind].append(tombstone)
         for (cohort, kind), members in by_cohort.items():
             keys = self._ours(kind, members) if later else [tombstone.key for tombstone in members if tombstone.key is not None]
             if keys:
@@ -340,11 +365,9 @@ class Eraser:
         """Erase in one statement where the map allows it; None when the long way has to be gone."""
         try:
             return retrying(lambda: self._directly(people))
-        except ForeignKeyError:
-            return None  # rows outside the plan: the long way tells which
         except DatabaseError as error:
-            if error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
-                return None
+            if is_lasting(error) or error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
+                return None  # such as rows outside the plan: the long way tells which
             raise
 
     def _directly(self, people: Callable[[], Found]) -> Executed | None:
@@ -353,11 +376,12 @@ class Eraser:
             plans = [self._direct_plan(seed) for seed in found.seeds]
             if len(plans) != 1 or plans[0] is None or found.seeds[0].missing:
                 return None
+            if plans[0].verb is Verb.ANONYMISE:
+                fence(self.session, self.graph, found)
             planned = direct.run(self.session, plans[0], found)
             if planned is None:
                 return None
-        deleted = sum(effect.rows for effect in planned)
-        return Executed(Effects({}, {}, planned), found.people, deleted, 0, _UNKNOWN)
+        return executed_directly(planned, found.people)
 
     def _keep_plans(self, *, alike: bool) -> None:
         """Plan the statements for one person once, since all of them are alike; for a crowd, for its number."""
@@ -399,13 +423,13 @@ class Eraser:
         Raises:
             NotInstructedError: a controller has not instructed it.
         """
-        by_controller: dict[str, list[int]] = defaultdict(list)
+        by_controller: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for index, person in enumerate(people):
-            by_controller[canonical_key(person.controller_key)].append(index)
+            by_controller[person.controller_key].append(index)
         granted: dict[int, Permission] = {}
-        for indexes in by_controller.values():
+        for key, indexes in by_controller.items():
             subjects = [SubjectRef(kind, people[index].key) for index in indexes]
-            owner = self._owner(people[indexes[0]].controller_key)
+            owner = self._owner(key)
             permissions = gate.permit_subjects(
                 wanted,
                 controller_id=owner,
@@ -510,6 +534,12 @@ class Eraser:
             erased_at=clock.now(),
             state=State.RECORDED,
         )
+
+
+def executed_directly(planned: tuple[PlannedEffect, ...], people: int) -> Executed:
+    """Return what the short way came to; the second look tells the position behind its commit."""
+    deleted = sum(effect.rows for effect in planned if effect.verb is Verb.DELETE)
+    return Executed(Effects({}, {}, planned), people, deleted, sum(effect.rows for effect in planned) - deleted, _UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

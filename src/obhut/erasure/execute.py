@@ -129,7 +129,7 @@ def _transaction(
         if prepare is not None:
             prepare()
         found = find()
-        _fence(session, graph, found)
+        fence(session, graph, found)
         effects, left = traces(session, graph, found.seeds, known)
         reach("erase.resolved")
         done = _Done(found.people, effects, effects.deleted, [*known, *left])
@@ -172,7 +172,7 @@ def settled(session: Session, effects: Effects) -> bool:
     return True
 
 
-def _fence(session: Session, graph: Graph, found: Found) -> None:
+def fence(session: Session, graph: Graph, found: Found) -> None:
     """Lock the people's rows: a concurrent insert that references them waits, and then fails at its foreign key."""
     for seed in found.seeds:
         for oid, rows in seed.rows.items():

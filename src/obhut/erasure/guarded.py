@@ -15,17 +15,17 @@ from typing import Protocol
 
 from obhut.controllers.vocabulary import Action as Permitted
 from obhut.erasure import known, ledger
-from obhut.erasure.addresses import RowAddresses
-from obhut.erasure.entries import Action, State, Tombstone
-from obhut.erasure.erase import Eraser, Outcome
-from obhut.erasure.execute import execute
-from obhut.erasure.refusals import explained
+from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
+from obhut.erasure.erase import Eraser, Outcome, UsualWayError, executed_directly
+from obhut.erasure.execute import Executed, execute
+from obhut.erasure.refusals import explained, is_lasting
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
 from obhut.foundation.faultpoints import reach
 from obhut.foundation.ids import RunId, new_id
-from obhut.postgres.sql import SQL, Identifier
+from obhut.postgres.connections import retrying
+from obhut.postgres.errors import DatabaseError
 
 Key = tuple[str, ...]
 
@@ -61,20 +61,63 @@ def anonymise_guarded(eraser: Eraser, kind: str, keys: Sequence[Key], actor: Act
         ErasureIncompleteError: values remain; the tombstones stay recorded.
     """
     run = RunId(new_id("run"))
-    graph = eraser.checked()
+    eraser.checked()
     wanted = list(dict.fromkeys(keys))
 
-    def choose() -> list[Tombstone]:
-        people = lookup(eraser.session, graph, kind, wanted, eraser.mac_key)
-        _lock(eraser, people)
+    def choose() -> tuple[list[Person], list[NewTombstone]]:
+        people = lookup(eraser.session, eraser.graph, kind, wanted, eraser.mac_key, lock=True)
         reach("guard.locked")
         left = set(guard(kind, [person.key for person in people]))
         stay = [person for person in people if person.key not in left]
         permissions = eraser.permit(kind, stay, Permitted.ANONYMISE, actor, clock, run)
-        eraser.archive_map()
-        return ledger.record(eraser.tombstones_of(kind, Action.ANONYMISE, stay, permissions), clock)
+        return stay, eraser.tombstones_of(kind, Action.ANONYMISE, stay, permissions)
 
-    return _carried(eraser, run, kind, wanted, choose, clock)
+    def choose_and_record() -> list[Tombstone]:
+        _, new = choose()
+        eraser.archive_map()
+        return ledger.record(new, clock)
+
+    eraser.will_settle(clock)
+    together = _together(eraser, kind, len(wanted), choose, clock)
+    if together is not None:
+        return _concluded(eraser, run, kind, wanted, together, clock)
+    return _carried(eraser, run, kind, wanted, choose_and_record, clock)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What was committed; ``ever`` holds whom this or an attempt that was rolled back has recorded, too."""
+
+    chosen: list[Tombstone]
+    ever: dict[str, Tombstone]
+    executed: Executed
+
+
+def _together(
+    eraser: Eraser, kind: str, number: int, choose: Callable[[], tuple[list[Person], list[NewTombstone]]], clock: Clock
+) -> _Done | None:
+    """Change the rows while the tombstones are recorded; committed only when those are durable. None for the usual way."""
+    short = eraser.short_way(kind, Action.ANONYMISE, clock, number)
+    if short is None:
+        return None
+    ever: dict[str, Tombstone] = {}
+
+    def attempt() -> _Done:
+        with eraser.session.transaction("repeatable read"):
+            people, new = choose()
+            chosen, planned = eraser.record_meanwhile(short, people, new, clock)
+            ever.update((tombstone.id, tombstone) for tombstone in chosen)
+            reach("guard.recorded")
+        return _Done(chosen, ever, executed_directly(planned, len(people)))
+
+    try:
+        return retrying(attempt)
+    except UsualWayError:
+        return None  # and what was recorded is found by its key
+    except DatabaseError as error:
+        if is_lasting(error):
+            return None
+        raise
 
 
 def carry_out_guarded(eraser: Eraser, kind: str, tombstones: Sequence[Tombstone], clock: Clock, guard: Guard) -> Guarded:
@@ -88,7 +131,7 @@ def carry_out_guarded(eraser: Eraser, kind: str, tombstones: Sequence[Tombstone]
     wanted = [tombstone.key for tombstone in tombstones if tombstone.key is not None]
 
     def choose() -> list[Tombstone]:
-        _lock(eraser, lookup(eraser.session, graph, kind, wanted, eraser.mac_key))
+        lookup(eraser.session, graph, kind, wanted, eraser.mac_key, lock=True)
         left = set(guard(kind, wanted))
         return [tombstone for tombstone in tombstones if tombstone.key not in left]
 
@@ -111,10 +154,15 @@ def _carried(eraser: Eraser, run: RunId, kind: str, wanted: Sequence[Key], choos
 
     with explained():
         executed = execute(eraser.session, eraser.graph, people, prepare)
+    return _concluded(eraser, run, kind, wanted, _Done(chosen, ever, executed), clock)
+
+
+def _concluded(eraser: Eraser, run: RunId, kind: str, wanted: Sequence[Key], done: _Done, clock: Clock) -> Guarded:
     reach("erase.committed")
+    chosen, executed = done.chosen, done.executed
     settled = {tombstone.key for tombstone in chosen}
     spared = tuple(key for key in wanted if key not in settled)
-    lifted = _lift(eraser, kind, spared, [one for one in ever.values() if one.key not in settled], clock)
+    lifted = _lift(eraser, kind, spared, [one for one in done.ever.values() if one.key not in settled], clock)
     open_ones = [tombstone for tombstone in chosen if tombstone.state is State.RECORDED]
     if not open_ones:
         outcome = Outcome(run, (), executed.people, len(chosen), executed.deleted, executed.changed, executed.lsn, None, None)
@@ -132,12 +180,3 @@ def _lift(eraser: Eraser, kind: str, spared: Sequence[Key], tried: Sequence[Tomb
     for instruction in {one.instruction for one in recorded.values()}:
         ledger.lift([one.id for one in recorded.values() if one.instruction == instruction], instruction, clock)
     return len(recorded)
-
-
-def _lock(eraser: Eraser, people: Sequence[Person]) -> None:
-    """Lock the people's rows: their own changes wait, and so does whatever references them by a foreign key."""
-    for oid in sorted({person.oid for person in people}):
-        table = eraser.graph.catalogue.tables[oid]
-        addresses = RowAddresses.from_tids(person.address for person in people if person.oid == oid)
-        statement = SQL("SELECT FROM ONLY {} WHERE ctid = ANY(%s) ORDER BY ctid FOR UPDATE").format(Identifier(table.schema, table.name))
-        eraser.session.execute(statement, (addresses.parameter(),))

@@ -8,14 +8,14 @@ from datetime import datetime
 
 from obhut.erasure import ledger, store
 from obhut.erasure.entries import State, Tombstone
-from obhut.postgres.sql import load
+from obhut.postgres.sql import array_literal, load
 
 _SQL = load("obhut.erasure", "known")
 
 
 def by_keys(database: str, subject_kind: str, keys: Sequence[Sequence[str]]) -> list[Tombstone]:
     """Return the open tombstones of people, of any restore epoch, in the order of the list."""
-    listed = json.dumps([store.array_text(key) for key in keys])
+    listed = json.dumps([array_literal(key) for key in keys])
     return store.tombstones(ledger.places().session().rows(_SQL["by_keys"], (database, subject_kind, listed)))
 
 

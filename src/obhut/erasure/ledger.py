@@ -41,11 +41,11 @@ from obhut.erasure.fingerprints import MAC_KEY_NAME
 from obhut.erasure.mirror import LABEL_PREFIX
 from obhut.erasure.places import LOCK, Places
 from obhut.erasure.recover import Recovery
-from obhut.erasure.store import SQL, Published, Stored
+from obhut.erasure.store import SQL, Published, Stored, spans_of
 from obhut.foundation import faultpoints
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
-from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
+from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id, new_ids
 from obhut.foundation.settings import Settings
 from obhut.keystore import KeyState
 from obhut.postgres import sql as compose
@@ -125,11 +125,12 @@ def record(tombstones: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
         current, known = _known(session, tombstones)
         pending: list[Pending] = []
         result: list[Tombstone] = []
+        fresh = zip(new_ids("ts", len(tombstones)), _salts(len(tombstones)), strict=True)
         for new in tombstones:
             identity = new.database, new.subject_kind, new.key, new.fingerprint, new.action
             recorded = known.get(identity)
             if recorded is None:
-                item = _tombstone(size + len(pending) + 1, now, new, current[new.database])
+                item = _tombstone(size + len(pending) + 1, now, new, current[new.database], *next(fresh))
                 pending.append(item)
                 recorded = known[identity] = store.from_pending(item, new.erased_at or now, new.key, new.fingerprint)
             result.append(recorded)
@@ -155,10 +156,7 @@ def mark_effective(run: RunId | str, tombstones: Sequence[Tombstone], lsn: Lsn |
     """
 
     def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], int]:
-        states = _states(session, [item.seq for item in tombstones])
-        todo = [item for item in tombstones if states[item.seq] is not State.EFFECTIVE]
-        for item in todo:
-            _require(item.id, states[item.seq], State.EFFECTIVE)
+        todo = _not_yet_effective(session, tombstones)
         pending: list[Pending] = []
         for database, group in groupby(sorted(todo, key=lambda item: item.database), key=lambda item: item.database):
             numbers = [item.seq for item in group]
@@ -540,14 +538,37 @@ def _known(session: Session, tombstones: Sequence[NewTombstone]) -> tuple[dict[s
     return epochs, found
 
 
-def _tombstone(seq: int, now: datetime, new: NewTombstone, epoch: int) -> Pending:
-    private = Private(seq, os.urandom(chain.SALT_BYTES), entries.private_of_tombstone(new.key, new.fingerprint))
-    members = entries.tombstone(seq, now, new_id("ts"), new, epoch, chain.commit(private.salt, private.text))
-    return Pending(members, entries.text_of_tombstone(members), private)
+def _salts(count: int) -> Iterator[bytes]:
+    random = os.urandom(count * chain.SALT_BYTES)
+    return (random[start : start + chain.SALT_BYTES] for start in range(0, len(random), chain.SALT_BYTES))
+
+
+def _tombstone(seq: int, now: datetime, new: NewTombstone, epoch: int, identity: str, salt: bytes) -> Pending:
+    private = Private(seq, salt, entries.private_of_tombstone(new.key, new.fingerprint))
+    members = entries.tombstone(seq, now, identity, new, epoch, chain.commit(private.salt, private.text))
+    return Pending(members, entries.text_of_tombstone(members), private, (new.key, new.fingerprint))
 
 
 def _entry(members: Members, private: Private | None = None) -> Pending:
     return Pending(members, canonical(members), private)
+
+
+def _not_yet_effective(session: Session, tombstones: Sequence[Tombstone]) -> Sequence[Tombstone]:
+    """Return those that are recorded: nearly always all of them, which is one question.
+
+    Raises:
+        TombstoneMissingError: one is not in the list.
+        IllegalMoveError: one is lifted or retired.
+    """
+    numbers = [item.seq for item in tombstones]
+    spans = entries.ranges(numbers)
+    if session.value(SQL["count_recorded"], spans_of(spans)) == len(set(numbers)):
+        return tombstones
+    states = _states(session, numbers)
+    todo = [item for item in tombstones if states[item.seq] is not State.EFFECTIVE]
+    for item in todo:
+        _require(item.id, states[item.seq], State.EFFECTIVE)
+    return todo
 
 
 def _states(session: Session, numbers: Sequence[int]) -> dict[int, State]:

@@ -61,16 +61,6 @@ class _Gathered:
                 self.keys.update(keys[0])
 
 
-def array_literal(values: Sequence[str]) -> str:
-    """Return an array literal; values may hold any character."""
-    if not values:
-        return "{}"
-    text = '","'.join(values)
-    if "\\" in text or text.count('"') != 2 * (len(values) - 1):
-        text = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
-    return '{"' + text + '"}'
-
-
 def merged(pieces: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Return array literals joined into few long ones, since each of them costs a pass over a table."""
     found: list[list[tuple[str, ...]]] = []

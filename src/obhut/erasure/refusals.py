@@ -65,6 +65,12 @@ class SupersededError(ErasureRefusedError):
     code = "database-superseded"
 
 
+def is_lasting(error: DatabaseError) -> bool:
+    """Whether a constraint or a trigger forbids what was tried, so that trying again will not do."""
+    state = error.sqlstate or ""
+    return state.startswith("23") or state == _RAISED
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Say of a recorded erasure that is refused for a lasting reason what can be done about it: nobody would find out by repeating it.
@@ -78,8 +84,7 @@ def explained() -> Iterator[None]:
     except PlanConflictError as error:
         fact = error.fact
     except DatabaseError as error:
-        state = error.sqlstate or ""
-        if not state.startswith("23") and state != _RAISED:
+        if not is_lasting(error):
             raise
         fact = error.fact
     raise ForbiddenError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +19,7 @@ from obhut.erasure.entries import (
     Canonical,
     Pending,
     Private,
+    Range,
     State,
     Tombstone,
     date_of,
@@ -29,7 +30,7 @@ from obhut.erasure.errors import ListStateError
 from obhut.erasure.mirror import LABEL_PREFIX
 from obhut.foundation.ids import InstructionId, TombstoneId
 from obhut.postgres.connections import Row, Session
-from obhut.postgres.sql import load
+from obhut.postgres.sql import array_literal, copy_field, load
 
 SQL: Final = load("obhut.erasure", "store")
 _ACTIONS: Final = {str(action): action for action in Action}
@@ -76,11 +77,13 @@ def create(session: Session, origin: str) -> None:
 def append(session: Session, head: Stored, pending: Sequence[Pending]) -> list[Published]:
     """Append entries and move the state along; must run inside a transaction that holds the head."""
     published: list[Published] = []
+    lines: list[str] = []
     current = head.hash
-    for members, text, private in pending:
-        current = chain.extend(current, text)
-        published.append(Published(members["seq"], text, current, private))
-    session.copy_rows(SQL["add_entries"], [(row.seq, row.text, "\\x" + row.hash.hex()) for row in published])
+    for members, text, private, _ in pending:
+        seq, current = members["seq"], chain.extend(current, text)
+        published.append(Published(seq, text, current, private))
+        lines.append(f"{seq}\t{copy_field(text)}\t\\\\x{current.hex()}\n")
+    session.copy_in(SQL["add_entries"], ["".join(lines).encode()])
     _project(session, pending)
     session.execute(SQL["grow"], (published[-1].seq, current))
     return published
@@ -94,11 +97,11 @@ def append_one(session: Session, head: Stored, pending: Sequence[Pending]) -> li
     """
     if len(pending) != 1 or pending[0].members["kind"] != "tombstone":
         return None
-    m, text, private = pending[0]
+    m, text, private, _ = pending[0]
     after = chain.extend(head.hash, text)
     known = json.loads(private.text) if private else {"key": [], "fingerprint": ""}
     values = (
-        m["seq"], after, head.size, head.hash, text, m["id"], m["database"], m["controller"], m["subject"], array_text(known["key"]),
+        m["seq"], after, head.size, head.hash, text, m["id"], m["database"], m["controller"], m["subject"], array_literal(known["key"]),
         known["fingerprint"], private.salt if private else None, m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"],
         LABEL_PREFIX + m["at"][:10],
     )  # fmt: skip
@@ -112,7 +115,7 @@ def confirm_one(session: Session, head: Stored, pending: Pending, lock: int) -> 
 
     None, with nothing done, where another writer holds the lock, or head or tombstone are not what the caller saw.
     """
-    m, text, _ = pending
+    m, text, *_ = pending
     after = chain.extend(head.hash, text)
     number = m["tombstones"][0][0]
     values = {
@@ -133,22 +136,28 @@ def _project(session: Session, pending: Sequence[Pending]) -> None:
 
 
 def _add_tombstones(session: Session, items: Sequence[Pending]) -> None:
-    rows = []
-    for m, _, private in items:
-        known: dict[str, Any] | None = json.loads(private.text) if private else None
-        rows.append((
-            m["seq"], m["id"], m["database"], m["controller"], m["subject"],
-            array_text(known["key"]) if known else None,
-            known["fingerprint"] if known else None,
-            "\\x" + private.salt.hex() if private else None,
-            m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"], "recorded", LABEL_PREFIX + m["at"][:10],
-        ))  # fmt: skip
-    session.copy_rows(SQL["add_tombstones"], rows)
+    lines = []
+    field = lru_cache(maxsize=256)(copy_field)  # most of the values are the same in a whole batch
+    for m, _, private, about in items:
+        private_part = "\\N\t\\N\t\\N"
+        if private:
+            key, fingerprint = about or _about(private)
+            private_part = f"{copy_field(array_literal(key))}\t{copy_field(fingerprint)}\t\\\\x{private.salt.hex()}"
+        lines.append(
+            f"{m['seq']}\t{m['id']}\t{field(m['database'])}\t{field(m['controller'])}\t{field(m['subject'])}\t{private_part}\t{m['action']}"
+            f"\t{field(m['map'])}\t{field(m['instruction'])}\t{m['epoch']}\t{m['erased_at']}\trecorded\t{LABEL_PREFIX}{m['at'][:10]}\n"
+        )
+    session.copy_in(SQL["add_tombstones"], ["".join(lines).encode()])
+
+
+def _about(private: Private) -> tuple[tuple[str, ...], str]:
+    known: dict[str, Any] = json.loads(private.text)
+    return tuple(known["key"]), known["fingerprint"]
 
 
 def _apply(session: Session, kind: str, item: Pending) -> None:
     m = item.members
-    spans = [low for low, _ in m.get("tombstones", [])], [high for _, high in m.get("tombstones", [])]
+    spans = spans_of(m.get("tombstones", []))
     moved = sum(high - low + 1 for low, high in m.get("tombstones", []))
     if kind == "effective":
         touched = session.execute(SQL["make_effective"], (m["at"], *spans))
@@ -168,6 +177,11 @@ def _apply(session: Session, kind: str, item: Pending) -> None:
         raise ListStateError("the list holds an entry of an unknown kind", "Was it written by a newer version of Obhut?")
     if touched != moved:
         raise ListStateError("an entry moves tombstones that are not in the table")
+
+
+def spans_of(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:
+    """Return ranges as the two arrays of their ends that the statements take."""
+    return [low for low, _ in ranges], [high for _, high in ranges]
 
 
 def unpublished(session: Session, after: int, limit: int) -> list[Published]:
@@ -203,13 +217,13 @@ def tombstones(rows: Iterable[Row]) -> list[Tombstone]:
 def known(session: Session, database: str, kind: str, action: str, keys: Sequence[tuple[str, ...]]) -> tuple[int, list[Tombstone]]:
     """Return the current restore epoch of a database, and the open tombstones of a kind and action in it that have one of the keys."""
     if len(keys) == 1:
-        what = {"database": database, "kind": kind, "action": action, "key": array_text(keys[0])}
+        what = {"database": database, "kind": kind, "action": action, "key": array_literal(keys[0])}
         rows = session.rows(SQL["known_one"], what)
         return rows[0][0], tombstones(row[1:] for row in rows if row[1] is not None)
     found = session.row(SQL["epochs"], ([database],))
     epoch = int(found[1]) if found else 0
-    given = json.dumps([array_text(key) for key in keys])
-    return epoch, tombstones(session.rows(SQL["known_many"], (database, kind, action, epoch, given)))
+    given = json.dumps([array_literal(key) for key in keys])
+    return epoch, tombstones(session.rows(SQL["known_many"], (given, database, kind, action, epoch)))
 
 
 def from_pending(item: Pending, erased_at: datetime, key: tuple[str, ...], fingerprint: str) -> Tombstone:
@@ -217,13 +231,12 @@ def from_pending(item: Pending, erased_at: datetime, key: tuple[str, ...], finge
     m = item.members
     return Tombstone(
         m["seq"], TombstoneId(m["id"]), m["database"], m["controller"], m["subject"], key, fingerprint, _ACTIONS[m["action"]], m["map"],
-        InstructionId(m["instruction"]), m["epoch"], erased_at.astimezone(UTC), State.RECORDED,
+        InstructionId(m["instruction"]), m["epoch"], _utc(erased_at), State.RECORDED,
     )  # fmt: skip
 
 
-def array_text(values: Sequence[str]) -> str:
-    """Return texts as PostgreSQL's array literal; keys of different length cannot share a two-dimensional array."""
-    return "{" + ",".join(['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]) + "}"
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def pend(members: dict[str, Any], text: str, private: Private | None) -> Pending:

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum, auto
+from typing import NamedTuple
 
 from obhut.datamap.graph import Graph, Subject
 from obhut.erasure.addresses import RowAddresses
@@ -13,27 +15,29 @@ from obhut.erasure.effects import Seed
 from obhut.erasure.entries import Decision, Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import Calendar, Cohort, keep_periods
-from obhut.erasure.queries import Absent, array_literal, merged
+from obhut.erasure.queries import Absent, merged
 from obhut.erasure.refusals import IncarnationConflictError, SubjectMissingError
 from obhut.postgres.connections import Row, Session
 from obhut.postgres.errors import DatabaseError
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, rendered, trusted
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, array_literal, rendered, trusted
 
 CHUNK = 50_000
 
 Decisions = Mapping[int, Mapping[str, Decision]]  # tombstone number, fingerprint found
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A row of a subject table as an erasure request needs it; the key is personal data."""
+class Person(NamedTuple):
+    """A row of a subject table as an erasure request needs it; the key is personal data. A named tuple, because a batch makes thousands.
+
+    Attributes:
+        address: packed.
+    """
 
     oid: int
-    address: bytes
+    address: int
     key: tuple[str, ...]
     controller_key: tuple[str, ...]
     fingerprint: str
-    created_at: datetime | None
 
     def __repr__(self) -> str:
         """Return a text without the key."""
@@ -57,7 +61,7 @@ class Found:
     missing: int = 0
 
 
-def lookup(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[str]], mac_key: bytes) -> list[Person]:
+def lookup(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[str]], mac_key: bytes, *, lock: bool = False) -> list[Person]:
     """Return the rows of a subject kind that bear these keys, each with its controller's key and its fingerprint.
 
     Args:
@@ -66,27 +70,21 @@ def lookup(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
         kind: subject kind of the map.
         keys: columns of the primary key as text, in the map's order.
         mac_key: key of the fingerprints.
+        lock: also lock the rows against every change, those first that come first in the table.
 
     Raises:
         SubjectMissingError: a key is not a value of the key's type.
+        SerializationError: somebody changed a row that was to be locked after the transaction's snapshot.
     """
     subject = graph.subject(kind)
+    query = _query(graph, subject, Looking.TO_LOCK if lock else Looking.FOR_CONTROLLER)
     found: list[Person] = []
+    end = 3 + len(subject.incarnation)
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
-        for row in _rows_of(session, subject, _query(graph, subject, with_controller=True), _arrays(subject, chunk)):
-            oid, address, number, created = row[:4]
-            incarnation = row[4 : 4 + len(subject.incarnation)]
-            found.append(
-                Person(
-                    oid=oid,
-                    address=_packed(address),
-                    key=tuple(chunk[number - 1]),
-                    controller_key=tuple(row[4 + len(subject.incarnation) :]),
-                    fingerprint=fingerprint(mac_key, graph.database, kind, incarnation),
-                    created_at=created,
-                )
-            )
+        for row in _rows_of(session, subject, query, _arrays(subject, chunk)):
+            mark = fingerprint(mac_key, graph.database, kind, row[3:end])
+            found.append(Person(row[0], int.from_bytes(row[1], "big"), tuple(chunk[row[2] - 1]), row[end:], mark))
     return found
 
 
@@ -133,25 +131,26 @@ class _Search:
     def _look_up(self, subject: Subject, tombstones: list[Tombstone]) -> None:
         keys = [tombstone.key or () for tombstone in tombstones]
         seen = bytearray(len(keys))
-        rows: dict[tuple[Cohort, str], dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))
-        for oid, address, number, created, *incarnation in self._session.rows(_query(self._graph, subject), _arrays(subject, keys)):
+        rows: dict[tuple[Cohort, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        query = _query(self._graph, subject, Looking.FOR_TOMBSTONES)
+        for oid, tid, number, created, *incarnation in self._session.addresses(query, _arrays(subject, keys)):
             tombstone = tombstones[number - 1]
             seen[number - 1] = 1
             verdict = self._judge(subject, tombstone, created, incarnation)
             if verdict is Verdict.PERSON:
                 self._found.people += 1
-                rows[self._group(tombstone)][oid].append(_packed(address))
+                rows[self._group(tombstone)][oid].append(int.from_bytes(tid, "big"))
             elif verdict is Verdict.LATER:
                 self._found.later += 1
             else:
                 found = fingerprint(self._mac_key, self._graph.database, subject.kind, incarnation)
-                self._conflicts.append((tombstone.seq, tombstone.id, found, oid, int.from_bytes(_packed(address), "big")))
+                self._conflicts.append((tombstone.seq, tombstone.id, found, oid, int.from_bytes(tid, "big")))
         self._found.missing += seen.count(0)
         if self._keyed_links(subject):
             self._remember(subject, [tombstone for tombstone, here in zip(tombstones, seen, strict=True) if not here])
         for group, relations in rows.items():
-            for oid, tids in relations.items():
-                self._sets[group][oid] = self._sets[group][oid] | RowAddresses.from_tids(tids)
+            for oid, addresses in relations.items():
+                self._sets[group][oid] = self._sets[group][oid] | RowAddresses(addresses)
 
     def _remember(self, subject: Subject, missing: Sequence[Tombstone]) -> None:
         """Keep the keys of people without a row as array literals: a million of them fit into a few megabytes."""
@@ -232,35 +231,46 @@ def controller_columns(graph: Graph, subject: Subject) -> ControllerColumns:
     return ControllerColumns([SQL("{}::text").format(Identifier(alias, name)) for name in graph.controller_key], composed)
 
 
-def _query(graph: Graph, subject: Subject, *, with_controller: bool = False) -> SQL:
-    """Address, number of the key asked for, creation, incarnation, and controller of each row that bears one of the keys."""
-    wanted = "subjects", subject.kind, with_controller
+class Looking(Enum):
+    """What is asked of a row besides its address, the number of the key asked for, and its incarnation."""
+
+    FOR_TOMBSTONES = auto()  # its creation
+    FOR_CONTROLLER = auto()  # the controller's key
+    TO_LOCK = auto()  # the same, and nobody may change the row
+
+
+def _query(graph: Graph, subject: Subject, looking: Looking) -> SQL:
+    """Return the query for the rows that bear the keys given as one array a column."""
+    wanted = "subjects", subject.kind, looking
     if wanted not in graph.made:
-        graph.made[wanted] = rendered(_compose(graph, subject, controller_columns(graph, subject) if with_controller else None))
+        graph.made[wanted] = rendered(_compose(graph, subject, looking))
     made: SQL = graph.made[wanted]
     return made
 
 
-def _compose(graph: Graph, subject: Subject, controller: ControllerColumns | None) -> Composed:
+def _compose(graph: Graph, subject: Subject, looking: Looking) -> Composed:
     table = graph.catalogue.tables[subject.table]
     arrays = SQL(", ").join(SQL("%s::{}[]").format(trusted(kind)) for kind in subject.key_types)
     names = SQL(", ").join(Identifier(f"k{position}") for position in range(len(subject.key)))
     pairs = ((Identifier(name), Identifier(f"k{position}")) for position, name in enumerate(subject.key))
     on = SQL(" AND ").join(SQL("s.{} = k.{}").format(mine, asked) for mine, asked in pairs)
     incarnation = SQL("").join(SQL(", s.{}::text").format(Identifier(name)) for name in subject.incarnation)
-    created = SQL("s.{}::timestamptz").format(Identifier(subject.created)) if subject.created else SQL("NULL::timestamptz")
+    created = SQL(", s.{}::timestamptz").format(Identifier(subject.created)) if subject.created else SQL(", NULL::timestamptz")
+    controller = controller_columns(graph, subject)
+    for_tombstones = looking is Looking.FOR_TOMBSTONES
     return SQL(
-        "SELECT s.tableoid::int8, s.ctid::text, k.n, {created}{incarnation}{extra}"
-        " FROM unnest({arrays}) WITH ORDINALITY AS k({names}, n) JOIN {table} s ON {on}{joins}"
+        "SELECT s.tableoid, s.ctid, k.n{created}{incarnation}{extra}"
+        " FROM unnest({arrays}) WITH ORDINALITY AS k({names}, n) JOIN {table} s ON {on}{joins}{locking}"
     ).format(
-        created=created,
+        created=created if for_tombstones else SQL(""),
         incarnation=incarnation,
-        extra=SQL(", {}").format(SQL(", ").join(controller.columns)) if controller else SQL(""),
+        extra=SQL("") if for_tombstones else SQL(", {}").format(SQL(", ").join(controller.columns)),
         arrays=arrays,
         names=names,
         table=table.relation,
         on=on,
-        joins=controller.joins if controller else SQL(""),
+        joins=SQL("") if for_tombstones else controller.joins,
+        locking=SQL(" ORDER BY s.tableoid, s.ctid FOR UPDATE OF s") if looking is Looking.TO_LOCK else SQL(""),
     )
 
 
@@ -275,7 +285,7 @@ def _arrays(subject: Subject, keys: Sequence[Sequence[str]]) -> list[str]:
 
 def _rows_of(session: Session, subject: Subject, query: Composable, arrays: list[str]) -> list[Row]:
     try:
-        return session.rows(query, arrays)
+        return session.addresses(query, arrays)
     except DatabaseError as error:
         if not (error.sqlstate or "").startswith("22"):
             raise
@@ -283,12 +293,6 @@ def _rows_of(session: Session, subject: Subject, query: Composable, arrays: list
         f"a key is not a value of the type of {subject.kind}: {', '.join(subject.key_types)}",
         f"Give {', '.join(subject.key)} as PostgreSQL writes them.",
     )
-
-
-def _packed(text: str) -> bytes:
-    """Return ``(block,line)`` as its six binary bytes."""
-    block, line = text[1:-1].split(",")
-    return (int(block) << 16 | int(line)).to_bytes(6, "big")
 
 
 __all__ = ["ControllerColumns", "Decisions", "Found", "Person", "controller_columns", "find", "lookup"]

@@ -15,7 +15,7 @@ from obhut.erasure.plan import Cohort
 from obhut.masking import expressions
 from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, Identifier, Literal, rendered, trusted
+from obhut.postgres.sql import SQL, Composable, Identifier, Literal, array_literal, rendered, trusted
 
 _DISTINCT = SQL("{} IS DISTINCT FROM {}")
 _TEXTUAL = {"S", "U", "A"}  # string, user-defined (json, jsonb, citext, xml, hstore) and array types may hold a text
@@ -83,7 +83,7 @@ def verify(session: Session, graph: Graph, kind: str, keys: Sequence[Sequence[st
     questions, statement = graph.made[wanted]
     if not questions:
         return Verification(())
-    params = {f"k{position}": [key[position] for key in keys] for position in range(len(subject.key))}
+    params = {f"k{position}": array_literal([key[position] for key in keys]) for position in range(len(subject.key))}
     position, *counts = session.row(statement, params) or ("",)
     return Verification(
         tuple(Answer(table, question, rows) for (table, question), rows in zip(questions, counts, strict=True)), position or ""

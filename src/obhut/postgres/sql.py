@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-__all__ = ["SQL", "Composable", "Composed", "Identifier", "Literal", "column_list", "load", "qualified", "trusted"]
+__all__ = [
+    "SQL",
+    "Composable",
+    "Composed",
+    "Identifier",
+    "Literal",
+    "array_literal",
+    "column_list",
+    "copy_field",
+    "load",
+    "qualified",
+    "trusted",
+]
+_COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def qualified(schema: str, name: str) -> Identifier:
@@ -51,3 +65,20 @@ def load(package: str, name: str) -> dict[str, SQL]:
         elif current is not None:
             current.append(line)
     return {key: trusted("\n".join(lines).strip()) for key, lines in statements.items()}
+
+
+def array_literal(values: Sequence[str]) -> str:
+    """Return an array literal; values may hold any character. Many times faster than the driver's array of texts."""
+    if not values:
+        return "{}"
+    text = '","'.join(values)
+    if "\\" in text or text.count('"') != 2 * (len(values) - 1):
+        text = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return '{"' + text + '"}'
+
+
+def copy_field(text: str | None) -> str:
+    """Return a value as a field of COPY's text format."""
+    if text is None:
+        return "\\N"
+    return text if text.isprintable() and "\\" not in text else text.translate(_COPY_ESCAPES)

@@ -188,7 +188,7 @@ class SideRestore(Restore):
         """
         if self.side.subject_kind:
             people = lookup(source, graph, self.side.subject_kind, [self.side.subject], ledger.fingerprint_key())
-            start = {person.oid: RowAddresses.from_tids([person.address]) for person in people}
+            start = {person.oid: RowAddresses([person.address]) for person in people}
             if start and not any(addresses - rows.of(oid).deleted for oid, addresses in start.items()):
                 raise RestoreRefusedError("the person is on the erasure list and is not brought back", 'See "obhut erasures list".')
         else:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 from obhut.datamap.activity import Source, sources
 from obhut.datamap.graph import Graph, Link, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure.queries import array_literal
 from obhut.erasure.subjects import controller_columns
 from obhut.masking import expressions
 from obhut.postgres.catalogue import Column, Table
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
+from obhut.postgres.sql import SQL, Composable, Identifier, Literal, array_literal, trusted
 
 Key = tuple[str, ...]
 _ZONED = "timestamp with time zone"
@@ -34,19 +33,6 @@ class Figures:
     unknown: int = 0
     due: int = 0
     soon: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A person last seen before the moment asked for; the key is personal data."""
-
-    controller: str  # canonical key
-    key: Key
-    seen: date | None  # the day of the last activity in the time zone asked for
-
-    def __repr__(self) -> str:
-        """Return a text without the key."""
-        return "<Candidate>"
 
 
 class Inactivity:
@@ -75,43 +61,58 @@ class Inactivity:
 
     def figures(self, due: datetime, soon: datetime) -> dict[str, Figures]:
         """Return the figures of each controller by its canonical key; ``soon`` is the later of the two moments."""
-        everybody = self._grouped(SQL("true"))
-        unknown = self._grouped(SQL("NOT ({})").format(self._known()))
-        before = [self._grouped(self._inactive(moment)) for moment in (due, soon)]
-        return {
-            controller: Figures(number, unknown.get(controller, 0), before[0].get(controller, 0), before[1].get(controller, 0))
-            for controller, number in everybody.items()
-        }
+        columns, joins = self._owner()
+        groups = SQL(", ").join(SQL("g{}").format(trusted(str(number))) for number in range(len(columns)))
+        named = SQL(", ").join(SQL("{} AS g{}").format(column, trusted(str(number))) for number, column in enumerate(columns))
+        counts = [SQL("NOT ({})").format(self._known()), self._inactive(due)]
+        if soon != due:  # else the same rows are counted once
+            counts.append(self._inactive(soon))
+        query = SQL(
+            "SELECT {key}, * FROM (SELECT {named}, count(*), {counts} FROM {people}{joins} WHERE s.obhut_personal"
+            " GROUP BY {groups}) AS found"
+        ).format(
+            key=_canonical([SQL("found.g{}").format(trusted(str(number))) for number in range(len(columns))]),
+            named=named,
+            counts=SQL(", ").join(SQL("count(*) FILTER (WHERE {})").format(condition) for condition in counts),
+            people=self._people(),
+            joins=joins,
+            groups=groups,
+        )
+        found = {}
+        for controller, *values in self._session.rows(query, []):
+            people, unknown, before, *later = values[len(columns) :]
+            if controller is not None:
+                found[str(controller)] = Figures(people, unknown, before, later[0] if later else before)
+        return found
 
-    def select(self, before: datetime, controllers: Sequence[str], most: int, without: Collection[Key]) -> list[Candidate]:
-        """Return people of these controllers (canonical keys) last seen before a moment, at most so many of each.
+    def select(self, before: datetime, controller: Sequence[str], most: int, without: Collection[Key]) -> list[Key]:
+        """Return people of a controller last seen before a moment, in the order of their keys.
 
         Args:
             before: the moment.
-            controllers: whose people.
-            most: people a controller at the most.
+            controller: values of its key, as text.
+            most: people at the most.
             without: keys to leave out.
         """
         condition, parameters = self._without(without)
-        owner, joins = self._controller()
-        keys = SQL(", ").join(Identifier("s", name) for name in self._subject.key)
+        columns, joins = self._owner()
         query = SQL(
-            "SELECT c, k, seen FROM (SELECT {owner} AS c, jsonb_build_array({texts}) AS k, {seen} AS seen,"
-            " row_number() OVER (PARTITION BY {owner} ORDER BY {keys}) AS n"
-            " FROM {people}{joins} WHERE {owner} = ANY(%s::text[]) AND s.obhut_personal AND {inactive} AND {condition}) AS found"
-            " WHERE n <= %s"
+            "SELECT {arrays} FROM (SELECT {texts} FROM {people}{joins}"
+            " WHERE {owner} AND s.obhut_personal AND {inactive} AND {condition} ORDER BY {keys} LIMIT %s) AS found"
         ).format(
-            owner=owner,
-            texts=SQL(", ").join(SQL("{}::text").format(Identifier("s", name)) for name in self._subject.key),
-            seen=self._seen(),
-            keys=keys,
+            arrays=SQL(", ").join(SQL("json_agg(k{})").format(trusted(str(number))) for number in range(len(self._subject.key))),
+            texts=SQL(", ").join(
+                SQL("{}::text AS k{}").format(Identifier("s", name), trusted(str(number))) for number, name in enumerate(self._subject.key)
+            ),
             people=self._people(),
             joins=joins,
+            owner=SQL(" AND ").join(SQL("{} = %s").format(column) for column in columns),
             inactive=self._inactive(before),
             condition=condition,
+            keys=SQL(", ").join(Identifier("s", name) for name in self._subject.key),
         )
-        rows = self._session.rows(query, [list(controllers), *parameters, most])
-        return [Candidate(controller, tuple(key), _day(seen)) for controller, key, seen in rows]
+        arrays = self._session.row(query, [*controller, *parameters, most]) or ()
+        return list(zip(*(array or () for array in arrays), strict=True))
 
     def still(self, before: datetime, keys: Sequence[Key]) -> set[Key]:
         """Return those of the people who are there, have personal data, and were last seen before a moment."""
@@ -122,13 +123,6 @@ class Inactivity:
         return self._of(keys, SQL("s.obhut_personal AND NOT {}").format(self._inactive(before)))
 
     # -- parts ----------------------------------------------------------------------------------------------------------------
-
-    def _grouped(self, condition: Composable) -> dict[str, int]:
-        owner, joins = self._controller()
-        query = SQL("SELECT {owner}, count(*) FROM {people}{joins} WHERE s.obhut_personal AND {condition} GROUP BY 1").format(
-            owner=owner, people=self._people(), joins=joins, condition=condition
-        )
-        return {str(controller): number for controller, number in self._session.rows(query, []) if controller is not None}
 
     def _of(self, keys: Sequence[Key], condition: Composable) -> set[Key]:
         if not keys:
@@ -152,10 +146,10 @@ class Inactivity:
             return SQL("true")
         return still_personal(self._graph, self._table, "o")
 
-    def _controller(self) -> tuple[Composable, Composable]:
-        """The canonical text of the controller's key, and the joins that it needs."""
-        columns = controller_columns(self._graph, self._subject)
-        return SQL("to_json(ARRAY[{}]::text[])::text").format(SQL(", ").join(columns.columns)), columns.joins
+    def _owner(self) -> tuple[list[Composable], Composable]:
+        """The columns of the controller's key as texts, and the joins that they need."""
+        found = controller_columns(self._graph, self._subject)
+        return found.columns, found.joins
 
     def _inactive(self, before: datetime) -> Composable:
         moment = SQL("{}::timestamptz").format(Literal(before))
@@ -200,18 +194,6 @@ class Inactivity:
             for name, value in link.when
         ]
         return SQL(" AND ").join(parts)
-
-    def _seen(self) -> Composable:
-        """The day of the last activity; infinite moments are no day."""
-        moments: list[Composable] = [self._moment(column, Identifier("s", column.name)) for column in self._own]
-        for source in self._children:
-            latest = self._child(source, lambda at: SQL("max({})").format(at), _given)
-            moments.append(self._moment(_column(source), SQL("({})").format(latest)))
-        moments += [SQL("({})::timestamptz").format(expression) for expression in self._expressions]
-        return SQL("(greatest({}) AT TIME ZONE {})::date::text").format(SQL(", ").join(moments), self._zone)
-
-    def _moment(self, column: Column, value: Composable) -> Composable:
-        return value if column.base_type == _ZONED else SQL("({}::timestamp AT TIME ZONE {})").format(value, self._zone)
 
     def _as(self, column: Column, moment: Composable) -> Composable:
         """The moment in the type of a column, so that an index on the column serves."""
@@ -265,11 +247,9 @@ def _column(source: Source) -> Column:
     return source.table.by_name[source.column]
 
 
-def _day(text: str | None) -> date | None:
-    try:
-        return date.fromisoformat(text or "")
-    except ValueError:
-        return None
+def _canonical(columns: Sequence[Composable]) -> Composable:
+    """The canonical text of a controller's key."""
+    return SQL("to_json(ARRAY[{}]::text[])::text").format(SQL(", ").join(columns))
 
 
 def chunks(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:

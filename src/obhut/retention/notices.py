@@ -26,12 +26,11 @@ from urllib.parse import urlsplit
 
 from obhut.controllers import register
 from obhut.datamap.graph import Graph
-from obhut.erasure.queries import array_literal
 from obhut.foundation.clock import Clock
 from obhut.foundation.faultpoints import reach
 from obhut.foundation.settings import NoticeSettings
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Identifier, trusted
+from obhut.postgres.sql import SQL, Identifier, array_literal, trusted
 from obhut.retention import cases
 from obhut.retention.cases import Case
 from obhut.retention.errors import NoticeFailedError

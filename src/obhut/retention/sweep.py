@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
+from threading import Lock
 
 from obhut.datamap.graph import Graph
 from obhut.erasure import known
@@ -29,10 +30,11 @@ from obhut.retention.candidates import Inactivity, chunks
 from obhut.retention.dates import last_day
 from obhut.retention.errors import NoticeFailedError, SweepBusyError
 from obhut.retention.guard import ActivityGuard, guarding
+from obhut.retention.lanes import Lanes
 from obhut.retention.plan import RulePlan
 from obhut.retention.records import Numbers, SweepRecord
 from obhut.retention.rules import Rule
-from obhut.retention.survey import Moments, Survey, Uncovered, moments
+from obhut.retention.survey import Moments, Survey, Uncovered, moments, values
 from obhut.retention.vocabulary import CaseState
 
 CHUNK = 10_000  # people a transaction at the most: their rows are locked while it runs
@@ -94,16 +96,19 @@ def run(settings: Settings, database: str, actor: Actor, clock: Clock) -> Report
         with ExitStack() as stack:
             eraser = stack.enter_context(Eraser(settings, database))
             guard = stack.enter_context(guarding(settings, database, clock))
-            return _Sweeper(settings, eraser, guard, actor, clock).run()
+            lanes = stack.enter_context(Lanes(settings, eraser, guard, clock))
+            return _Sweeper(settings, eraser, guard, lanes, actor, clock).run()
     finally:
         locks.release(name)
 
 
 class _Sweeper:
-    def __init__(self, settings: Settings, eraser: Eraser, guard: ActivityGuard, actor: Actor, clock: Clock) -> None:
+    def __init__(self, settings: Settings, eraser: Eraser, guard: ActivityGuard, lanes: Lanes, actor: Actor, clock: Clock) -> None:
         self._settings = settings
         self._eraser = eraser
         self._guard = guard
+        self._lanes = lanes
+        self._counting = Lock()  # of numbers that several lanes add to
         self._actor = actor
         self._clock = clock
         self._database = eraser.database
@@ -162,8 +167,7 @@ class _Sweeper:
             except ObhutError as error:
                 failure = error  # who was told before is anonymised nevertheless
         ready = self._ready(plan_, inactivity, at, held)
-        for keys in chunks(ready[: plan_.take], CHUNK):
-            self._anonymise(rule, keys, numbers)
+        self._anonymise(rule, list(chunks(ready[: plan_.take], CHUNK)), numbers)
         numbers.left += max(0, len(ready) - plan_.take)
         if failure is not None:
             raise failure
@@ -180,8 +184,8 @@ class _Sweeper:
         rule = plan_.rule
         if plan_.tell:
             without = {*cases.keys_with_cases(self._database, rule.subject_kind), *held.of(rule.controller)}
-            found = inactivity.select(at.soon, [rule.controller_key], plan_.tell, without)
-            cases.open_cases(rule, [one.key for one in found], self._clock.now())
+            found = inactivity.select(at.soon, values(rule.controller_key), plan_.tell, without)
+            cases.open_cases(rule, found, self._clock.now())
             reach("retention.opened")
         waiting = [case for case in cases.of_rule(rule, CaseState.WAITING) if case.key not in held.people]
         if not waiting:
@@ -205,19 +209,23 @@ class _Sweeper:
         room = plan_.take - len(found)
         if rule.notice or room <= 0:
             return found
-        more = inactivity.select(at.due, [rule.controller_key], room, {*found, *held.of(rule.controller)})
-        return [*found, *(one.key for one in more)]
+        more = inactivity.select(at.due, values(rule.controller_key), room, {*found, *held.of(rule.controller)})
+        return [*found, *more]
 
-    def _anonymise(self, rule: Rule, keys: Sequence[Key], numbers: Numbers) -> None:
-        cases.take(rule, keys, self._clock.now())
-        reach("retention.taken")
-        done = anonymise_guarded(self._eraser, rule.subject_kind, keys, self._actor, self._clock, self._guard)
-        reach("retention.anonymised")
-        cases.close(self._database, rule.subject_kind, keys)
-        numbers.anonymised += len(keys) - len(done.spared)
-        numbers.spared += len(done.spared)
-        numbers.rows_changed += done.outcome.changed + done.outcome.deleted
-        reach("retention.closed")
+    def _anonymise(self, rule: Rule, parts: Sequence[Sequence[Key]], numbers: Numbers) -> None:
+        def work(eraser: Eraser, guard: ActivityGuard, keys: Sequence[Key]) -> None:
+            cases.take(rule, keys, self._clock.now())
+            reach("retention.taken")
+            done = anonymise_guarded(eraser, rule.subject_kind, keys, self._actor, self._clock, guard)
+            reach("retention.anonymised")
+            cases.close(self._database, rule.subject_kind, keys)
+            with self._counting:
+                numbers.anonymised += len(keys) - len(done.spared)
+                numbers.spared += len(done.spared)
+                numbers.rows_changed += done.outcome.changed + done.outcome.deleted
+            reach("retention.closed")
+
+        self._lanes.each(rule.subject_kind, parts, work)
 
     # -- rows -----------------------------------------------------------------------------------------------------------------
 

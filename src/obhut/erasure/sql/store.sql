@@ -41,10 +41,11 @@ LEFT JOIN erasure_tombstone t ON t.database = %(database)s AND subject_kind = %(
   AND state IN ('recorded', 'effective') AND key = %(key)s::text[]
 
 -- known_many: the open tombstones with any of many keys, given as a JSON array of array literals
+WITH given AS MATERIALIZED (SELECT key::text[] AS key FROM json_array_elements_text(%s::json) AS one (key))
 SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
 FROM erasure_tombstone
 WHERE database = %s AND subject_kind = %s AND action = %s AND epoch = %s AND state IN ('recorded', 'effective')
-  AND key IN (SELECT given.key::text[] FROM json_array_elements_text(%s::json) AS given (key))
+  AND key >= (SELECT min(key) FROM given) AND key <= (SELECT max(key) FROM given) AND key IN (SELECT key FROM given)
 
 -- add_entries: append entries
 COPY erasure_entry (seq, body, hash) FROM STDIN
@@ -98,6 +99,10 @@ WHERE t.seq BETWEEN span.low AND span.high
 UPDATE erasure_resolution r SET found = NULL, salt = NULL
 FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)
 WHERE r.tombstone BETWEEN span.low AND span.high
+
+-- count_recorded: how many tombstones in these ranges are recorded
+SELECT count(*) FROM unnest(%s::bigint[], %s::bigint[]) AS span (low, high)
+JOIN erasure_tombstone t ON t.seq BETWEEN span.low AND span.high AND t.state = 'recorded'
 
 -- states_of: states of tombstones by number
 SELECT t.seq, t.state FROM unnest(%s::bigint[]) AS given (seq) JOIN erasure_tombstone t USING (seq)
