@@ -154,16 +154,11 @@ class Private(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """An entry about to be appended: its members, canonical text, and private part if its kind has one.
-
-    Attributes:
-        about: key and fingerprint of a tombstone, where they need not be read out of the private part.
-    """
+    """An entry about to be appended: its members, canonical text, and private part if its kind has one."""
 
     members: Members
     text: Canonical
     private: Private | None
-    about: tuple[tuple[str, ...], str] | None = None
 
 
 _stamp = lru_cache(maxsize=64)(stamp)  # a batch shares one moment

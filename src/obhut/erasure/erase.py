@@ -107,7 +107,7 @@ class Eraser:
         self._settings = settings
         self.rules: DatabaseMap = load(settings.database(database).map).database(database)
         self.session = session or Session.connect(
-            settings.database(database).url, application_name="obhut erase", settings={"lock_timeout": LOCK_TIMEOUT}
+            settings.database(database).url, application_name="obhut erase", settings={"lock_timeout": LOCK_TIMEOUT, "jit": "off"}
         )
         self._stamp: object = None
         self._graph: Graph | None = None

@@ -13,8 +13,9 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Final, TypeVar
 
-from obhut.erasure import chain, entries, store
+from obhut.erasure import batches, chain, entries, store
 from obhut.erasure import recover as recovery
+from obhut.erasure.batches import Batch, Prepared
 from obhut.erasure.check import ListReport, check
 from obhut.erasure.entries import (
     LEGAL_MOVES,
@@ -45,7 +46,7 @@ from obhut.erasure.store import SQL, Published, Stored, spans_of
 from obhut.foundation import faultpoints
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
-from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id, new_ids
+from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
 from obhut.foundation.settings import Settings
 from obhut.keystore import KeyState
 from obhut.postgres import sql as compose
@@ -121,20 +122,19 @@ def record(tombstones: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
     for new in tombstones:
         entries.validate(new)
 
-    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], list[Tombstone]]:
-        current, known = _known(session, tombstones)
-        pending: list[Pending] = []
-        result: list[Tombstone] = []
-        fresh = zip(new_ids("ts", len(tombstones)), _salts(len(tombstones)), strict=True)
-        for new in tombstones:
-            identity = new.database, new.subject_kind, new.key, new.fingerprint, new.action
-            recorded = known.get(identity)
-            if recorded is None:
-                item = _tombstone(size + len(pending) + 1, now, new, current[new.database], *next(fresh))
-                pending.append(item)
-                recorded = known[identity] = store.from_pending(item, new.erased_at or now, new.key, new.fingerprint)
-            result.append(recorded)
-        return pending, result
+    prepared = batches.prepare(tombstones)
+
+    def build(session: Session, before: Stored, now: datetime) -> tuple[Batch, list[Tombstone]]:
+        epochs, known = _known(session, prepared)
+        fresh: dict[object, Prepared] = {}
+        for one in prepared:
+            if _identity(one.new) not in known:
+                fresh.setdefault(_identity(one.new), one)
+        batch = batches.place(list(fresh.values()), before, now, epochs)
+        if len(fresh) == len(prepared):
+            return batch, batch.tombstones
+        known.update(zip(fresh, batch.tombstones, strict=True))
+        return batch, [known[_identity(one.new)] for one in prepared]
 
     return _append(build, clock)
 
@@ -155,12 +155,12 @@ def mark_effective(run: RunId | str, tombstones: Sequence[Tombstone], lsn: Lsn |
         IllegalMoveError: one is lifted or retired.
     """
 
-    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], int]:
+    def build(session: Session, before: Stored, now: datetime) -> tuple[list[Pending], int]:
         todo = _not_yet_effective(session, tombstones)
         pending: list[Pending] = []
         for database, group in groupby(sorted(todo, key=lambda item: item.database), key=lambda item: item.database):
             numbers = [item.seq for item in group]
-            pending.append(_entry(entries.effective(size + len(pending) + 1, now, database, RunId(run), lsn, numbers)))
+            pending.append(_entry(entries.effective(before.size + len(pending) + 1, now, database, RunId(run), lsn, numbers)))
         return pending, len({item.seq for item in todo})
 
     if len(tombstones) == 1 and _confirm_at_once(run, tombstones[0], lsn, clock):
@@ -189,11 +189,11 @@ def lift(ids: Sequence[TombstoneId | str], instruction: InstructionId | str, clo
         IllegalMoveError: one is lifted or retired already.
     """
 
-    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], int]:
+    def build(session: Session, before: Stored, now: datetime) -> tuple[list[Pending], int]:
         found = _found(session, ids)
         for item in found:
             _require(item.id, item.state, State.LIFTED)
-        return [_entry(entries.lifted(size + 1, now, instruction, [item.seq for item in found]))], len(found)
+        return [_entry(entries.lifted(before.size + 1, now, instruction, [item.seq for item in found]))], len(found)
 
     return _append(build, clock, forgets=True) if ids else 0
 
@@ -206,13 +206,13 @@ def resolve(tombstone: TombstoneId | str, found: str, decision: Decision, instru
         IllegalMoveError: it is lifted or retired.
     """
 
-    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], None]:
+    def build(session: Session, before: Stored, now: datetime) -> tuple[list[Pending], None]:
         item = _found(session, [tombstone])[0]
         if item.state not in entries.OPEN_STATES:
             raise IllegalMoveError(f"tombstone {item.id} is {item.state}", "A conflict is settled on an open tombstone only.")
-        private = Private(size + 1, os.urandom(chain.SALT_BYTES), entries.private_of_resolution(found))
+        private = Private(before.size + 1, os.urandom(chain.SALT_BYTES), entries.private_of_resolution(found))
         commitment = chain.commit(private.salt, private.text)
-        members = entries.resolved(size + 1, now, item.seq, decision, instruction, commitment)
+        members = entries.resolved(before.size + 1, now, item.seq, decision, instruction, commitment)
         return [_entry(members, private)], None
 
     _append(build, clock)
@@ -230,10 +230,10 @@ def retire(inventory: Inventory, clock: Clock) -> int:
             "Which repository did not answer? Nothing retires before the inventory is complete.",
         )
 
-    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], int]:
+    def build(session: Session, before: Stored, now: datetime) -> tuple[list[Pending], int]:
         since = inventory.copies_since
         numbers = [seq for (seq,) in session.rows(SQL["retirable"], (inventory.database, since, since))]
-        return ([_entry(entries.retired(size + 1, now, inventory, numbers))] if numbers else []), len(numbers)
+        return ([_entry(entries.retired(before.size + 1, now, inventory, numbers))] if numbers else []), len(numbers)
 
     return _append(build, clock, forgets=True)
 
@@ -241,14 +241,14 @@ def retire(inventory: Inventory, clock: Clock) -> int:
 def new_epoch(database: str, run: RunId | str, system_identifier: int | str, timeline: int, clock: Clock) -> Epoch:
     """Open a restore epoch: from here on the database may hand out identifiers again. Repeating it for the same run changes nothing."""
 
-    def build(session: Session, size: int, now: datetime) -> tuple[list[Pending], Epoch]:
+    def build(session: Session, before: Stored, now: datetime) -> tuple[list[Pending], Epoch]:
         rows = session.rows(SQL["epochs_of"], (database,))
         for number, of_run, system, line, opened_at in rows:
             if of_run == run:
                 return [], Epoch(database, number, RunId(of_run), system, line, opened_at)
         number = max((row[0] for row in rows), default=0) + 1
         epoch = Epoch(database, number, RunId(run), str(system_identifier), timeline, now)
-        return [_entry(entries.epoch(size + 1, epoch))], epoch
+        return [_entry(entries.epoch(before.size + 1, epoch))], epoch
 
     return _append(build, clock)
 
@@ -462,7 +462,11 @@ def _once(question: tuple[str, ...], ask: Callable[[Session], T]) -> T:
 
 
 def _append(
-    build: Callable[[Session, int, datetime], tuple[list[Pending], T]], clock: Clock, *, forgets: bool = False, defer: bool = False
+    build: Callable[[Session, Stored, datetime], tuple[list[Pending] | Batch, T]],
+    clock: Clock,
+    *,
+    forgets: bool = False,
+    defer: bool = False,
 ) -> T:
     """Append what ``build`` decides under the writer's lock, to all three places, or with ``defer`` to the list only for now."""
     here = places()
@@ -471,8 +475,8 @@ def _append(
         before = here.ready(session, now, heal=False)
         faultpoints.reach("erasure-list.locked")
         # Decided outside the transaction: the writer's lock keeps what is read, and the append checks that the head has not moved.
-        pending, result = build(session, before.size, now)
-        published = (store.append_one(session, before, pending) or _append_many(session, before, pending)) if pending else []
+        new, result = build(session, before, now)
+        published = _write(session, before, new)
         faultpoints.reach("erasure-list.committed")
         here.last = after = Stored(before.origin, published[-1].seq, published[-1].hash) if published else before
         if defer:
@@ -500,11 +504,19 @@ def _confirm_at_once(run: RunId | str, tombstone: Tombstone, lsn: Lsn | str, clo
     return True
 
 
-def _append_many(session: Session, before: Stored, pending: Sequence[Pending]) -> list[Published]:
+def _write(session: Session, before: Stored, new: list[Pending] | Batch) -> list[Published]:
+    """Append to the list in the control database: one tombstone in one statement, anything else in a transaction."""
+    if isinstance(new, Batch) and len(new.published) == 1:
+        store.append_one(session, before, new.published[0], new.tombstones[0])
+        return new.published
+    if not (new.published if isinstance(new, Batch) else new):
+        return []
     with session.transaction():
         if store.stored(session, lock=True) != before:
             raise ListForkedError("another writer changed the erasure list without its lock")
-        published = store.append(session, before, pending)
+        published = new.published if isinstance(new, Batch) else store.append(session, before, new)
+        if isinstance(new, Batch):
+            store.append_batch(session, published[-1], new.entry_lines, new.tombstone_lines)
         faultpoints.reach("erasure-list.inserted")
     return published
 
@@ -524,29 +536,23 @@ def forget_labels(session: Session, now: datetime) -> list[str]:
     return gone
 
 
-def _known(session: Session, tombstones: Sequence[NewTombstone]) -> tuple[dict[str, int], dict[tuple[object, ...], Tombstone]]:
+def _identity(item: NewTombstone | Tombstone) -> tuple[object, ...]:
+    """Return what makes two tombstones of the same restore epoch the same."""
+    return item.database, item.subject_kind, item.key, item.fingerprint, item.action
+
+
+def _known(session: Session, prepared: Sequence[Prepared]) -> tuple[dict[str, int], dict[object, Tombstone]]:
     """Return the restore epoch of each database, and the open tombstones by what makes two of them the same."""
-    groups: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
-    for item in tombstones:
-        groups.setdefault((item.database, item.subject_kind, item.action), []).append(item.key)
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for new, _, literal, *_ in prepared:
+        groups.setdefault((new.database, new.subject_kind, new.action), []).append(literal)
     epochs: dict[str, int] = {}
-    found: dict[tuple[object, ...], Tombstone] = {}
-    for (database, kind, action), keys in groups.items():
-        epochs[database], older = store.known(session, database, kind, action, keys)
+    found: dict[object, Tombstone] = {}
+    for (database, kind, action), literals in groups.items():
+        epochs[database], older = store.known(session, database, kind, action, literals)
         for old in older:
-            found.setdefault((database, kind, old.key, old.fingerprint, action), old)
+            found.setdefault(_identity(old), old)
     return epochs, found
-
-
-def _salts(count: int) -> Iterator[bytes]:
-    random = os.urandom(count * chain.SALT_BYTES)
-    return (random[start : start + chain.SALT_BYTES] for start in range(0, len(random), chain.SALT_BYTES))
-
-
-def _tombstone(seq: int, now: datetime, new: NewTombstone, epoch: int, identity: str, salt: bytes) -> Pending:
-    private = Private(seq, salt, entries.private_of_tombstone(new.key, new.fingerprint))
-    members = entries.tombstone(seq, now, identity, new, epoch, chain.commit(private.salt, private.text))
-    return Pending(members, entries.text_of_tombstone(members), private, (new.key, new.fingerprint))
 
 
 def _entry(members: Members, private: Private | None = None) -> Pending:

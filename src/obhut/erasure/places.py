@@ -92,7 +92,7 @@ class Places:
         # A forked child must not speak on its parent's connection.
         if held is None or held[0] != os.getpid() or held[1].closed:
             # Every statement here has its index; a plan cached while the tables were empty must not scan them when they are full.
-            settings = {"synchronous_commit": "on", "lock_timeout": _WAIT, "enable_seqscan": "off"}
+            settings = {"synchronous_commit": "on", "lock_timeout": _WAIT, "enable_seqscan": "off", "jit": "off"}
             held = (os.getpid(), Session.connect(control_url(self.settings), application_name="obhut erasure list", settings=settings))
             self._local.held = held
         return held[1]

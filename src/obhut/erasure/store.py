@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +27,6 @@ from obhut.erasure.entries import (
 )
 from obhut.erasure.errors import ListStateError
 from obhut.erasure.mirror import LABEL_PREFIX
-from obhut.foundation.ids import InstructionId, TombstoneId
 from obhut.postgres.connections import Row, Session
 from obhut.postgres.sql import array_literal, copy_field, load
 
@@ -79,7 +77,7 @@ def append(session: Session, head: Stored, pending: Sequence[Pending]) -> list[P
     published: list[Published] = []
     lines: list[str] = []
     current = head.hash
-    for members, text, private, _ in pending:
+    for members, text, private in pending:
         seq, current = members["seq"], chain.extend(current, text)
         published.append(Published(seq, text, current, private))
         lines.append(f"{seq}\t{copy_field(text)}\t\\\\x{current.hex()}\n")
@@ -89,25 +87,27 @@ def append(session: Session, head: Stored, pending: Sequence[Pending]) -> list[P
     return published
 
 
-def append_one(session: Session, head: Stored, pending: Sequence[Pending]) -> list[Published] | None:
-    """Append the tombstone that erasing one person takes, in one round trip and its own transaction; None for anything else.
+def append_batch(session: Session, last: Published, entry_lines: Sequence[str], tombstone_lines: Sequence[str]) -> None:
+    """Append many tombstones whose lines are made; must run inside a transaction that holds the head."""
+    session.copy_in(SQL["add_entries"], ["".join(entry_lines).encode()])
+    session.copy_in(SQL["add_tombstones"], ["".join(tombstone_lines).encode()])
+    session.execute(SQL["grow"], (last.seq, last.hash))
+
+
+def append_one(session: Session, head: Stored, new: Published, tombstone: Tombstone) -> None:
+    """Append the tombstone that erasing one person takes, in one round trip and its own transaction.
 
     Raises:
         ListStateError: the head moved although the writer's lock is held.
     """
-    if len(pending) != 1 or pending[0].members["kind"] != "tombstone":
-        return None
-    m, text, private, _ = pending[0]
-    after = chain.extend(head.hash, text)
-    known = json.loads(private.text) if private else {"key": [], "fingerprint": ""}
+    t, private = tombstone, new.private
     values = (
-        m["seq"], after, head.size, head.hash, text, m["id"], m["database"], m["controller"], m["subject"], array_literal(known["key"]),
-        known["fingerprint"], private.salt if private else None, m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"],
-        LABEL_PREFIX + m["at"][:10],
+        new.seq, new.hash, head.size, head.hash, new.text, t.id, t.database, t.controller, t.subject_kind, array_literal(t.key or ()),
+        t.fingerprint, private.salt if private else None, str(t.action), t.map_version, t.instruction, t.epoch, t.erased_at,
+        label_of(new.text),
     )  # fmt: skip
     if session.value(SQL["record_one"], values) != 1:
         raise ListStateError("the erasure list changed under its writer")
-    return [Published(m["seq"], text, after, private)]
 
 
 def confirm_one(session: Session, head: Stored, pending: Pending, lock: int) -> Published | None:
@@ -115,7 +115,7 @@ def confirm_one(session: Session, head: Stored, pending: Pending, lock: int) -> 
 
     None, with nothing done, where another writer holds the lock, or head or tombstone are not what the caller saw.
     """
-    m, text, *_ = pending
+    m, text, _ = pending
     after = chain.extend(head.hash, text)
     number = m["tombstones"][0][0]
     values = {
@@ -136,23 +136,17 @@ def _project(session: Session, pending: Sequence[Pending]) -> None:
 
 
 def _add_tombstones(session: Session, items: Sequence[Pending]) -> None:
-    lines = []
-    field = lru_cache(maxsize=256)(copy_field)  # most of the values are the same in a whole batch
-    for m, _, private, about in items:
-        private_part = "\\N\t\\N\t\\N"
-        if private:
-            key, fingerprint = about or _about(private)
-            private_part = f"{copy_field(array_literal(key))}\t{copy_field(fingerprint)}\t\\\\x{private.salt.hex()}"
-        lines.append(
-            f"{m['seq']}\t{m['id']}\t{field(m['database'])}\t{field(m['controller'])}\t{field(m['subject'])}\t{private_part}\t{m['action']}"
-            f"\t{field(m['map'])}\t{field(m['instruction'])}\t{m['epoch']}\t{m['erased_at']}\trecorded\t{LABEL_PREFIX}{m['at'][:10]}\n"
-        )
-    session.copy_in(SQL["add_tombstones"], ["".join(lines).encode()])
-
-
-def _about(private: Private) -> tuple[tuple[str, ...], str]:
-    known: dict[str, Any] = json.loads(private.text)
-    return tuple(known["key"]), known["fingerprint"]
+    rows = []
+    for m, _, private in items:
+        known: dict[str, Any] | None = json.loads(private.text) if private else None
+        rows.append((
+            m["seq"], m["id"], m["database"], m["controller"], m["subject"],
+            array_literal(known["key"]) if known else None,
+            known["fingerprint"] if known else None,
+            "\\x" + private.salt.hex() if private else None,
+            m["action"], m["map"], m["instruction"], m["epoch"], m["erased_at"], "recorded", LABEL_PREFIX + m["at"][:10],
+        ))  # fmt: skip
+    session.copy_rows(SQL["add_tombstones"], rows)
 
 
 def _apply(session: Session, kind: str, item: Pending) -> None:
@@ -214,29 +208,18 @@ def tombstones(rows: Iterable[Row]) -> list[Tombstone]:
     ]  # fmt: skip
 
 
-def known(session: Session, database: str, kind: str, action: str, keys: Sequence[tuple[str, ...]]) -> tuple[int, list[Tombstone]]:
-    """Return the current restore epoch of a database, and the open tombstones of a kind and action in it that have one of the keys."""
+def known(session: Session, database: str, kind: str, action: str, keys: Sequence[str]) -> tuple[int, list[Tombstone]]:
+    """Return the current restore epoch of a database, and the open tombstones of a kind and action in it that have one of the keys.
+
+    The keys are array literals.
+    """
     if len(keys) == 1:
-        what = {"database": database, "kind": kind, "action": action, "key": array_literal(keys[0])}
+        what = {"database": database, "kind": kind, "action": action, "key": keys[0]}
         rows = session.rows(SQL["known_one"], what)
         return rows[0][0], tombstones(row[1:] for row in rows if row[1] is not None)
     found = session.row(SQL["epochs"], ([database],))
     epoch = int(found[1]) if found else 0
-    given = json.dumps([array_literal(key) for key in keys])
-    return epoch, tombstones(session.rows(SQL["known_many"], (given, database, kind, action, epoch)))
-
-
-def from_pending(item: Pending, erased_at: datetime, key: tuple[str, ...], fingerprint: str) -> Tombstone:
-    """Return a tombstone that was just appended."""
-    m = item.members
-    return Tombstone(
-        m["seq"], TombstoneId(m["id"]), m["database"], m["controller"], m["subject"], key, fingerprint, _ACTIONS[m["action"]], m["map"],
-        InstructionId(m["instruction"]), m["epoch"], _utc(erased_at), State.RECORDED,
-    )  # fmt: skip
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return epoch, tombstones(session.rows(SQL["known_many"], (json.dumps(keys), database, kind, action, epoch)))
 
 
 def pend(members: dict[str, Any], text: str, private: Private | None) -> Pending:

@@ -54,5 +54,5 @@ class ActivityGuard:
 @contextmanager
 def guarding(settings: Settings, database: str, clock: Clock) -> Iterator[ActivityGuard]:
     """Give a guard with a session of its own for the block."""
-    with Session.connect(settings.database(database).url, application_name="obhut retention") as session:
+    with Session.connect(settings.database(database).url, application_name="obhut retention", settings={"jit": "off"}) as session:
         yield ActivityGuard(session, settings, database, clock)

@@ -1,7 +1,7 @@
 """Anonymise crowds in two lanes: while one waits for the erasure list, the other changes rows.
 
-Each part of a crowd is its own transaction with its own people, whichever lane takes it, so nothing that must go together is torn apart. Two
-lanes are opened only where the map is a plain tree of rows of one person each (the short way of :mod:`obhut.erasure.direct`): of a
+Each part of a crowd is its own transaction with its own people, whichever lane takes it, so nothing that must go together is torn apart.
+Two lanes are opened only where the map is a plain tree of rows of one person each (the short way of :mod:`obhut.erasure.direct`): of a
 parent that two people share, each lane would see the other's half still standing.
 """
 

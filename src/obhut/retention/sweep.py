@@ -20,6 +20,7 @@ from obhut.erasure.erase import Eraser
 from obhut.erasure.guarded import anonymise_guarded, carry_out_guarded
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
+from obhut.foundation.collecting import collecting_rarely
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.faultpoints import reach
 from obhut.foundation.ids import new_id
@@ -37,7 +38,7 @@ from obhut.retention.rules import Rule
 from obhut.retention.survey import Moments, Survey, Uncovered, moments, values
 from obhut.retention.vocabulary import CaseState
 
-CHUNK = 10_000  # people a transaction at the most: their rows are locked while it runs
+CHUNK = 5_000  # people a transaction at the most: their rows are locked while it runs
 Key = tuple[str, ...]
 
 
@@ -94,6 +95,7 @@ def run(settings: Settings, database: str, actor: Actor, clock: Clock) -> Report
         raise SweepBusyError(f"another process sweeps database {database}", "Wait for it; the next run continues where it ends.")
     try:
         with ExitStack() as stack:
+            stack.enter_context(collecting_rarely())
             eraser = stack.enter_context(Eraser(settings, database))
             guard = stack.enter_context(guarding(settings, database, clock))
             lanes = stack.enter_context(Lanes(settings, eraser, guard, clock))
