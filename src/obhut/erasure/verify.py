@@ -117,8 +117,11 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
         names = SQL(", ").join(_key(subject, name) for name in subject.key)
         mine = SQL(", ").join(Identifier("s", name) for name in subject.key)
         if differs := _still_personal(graph, table):
-            among = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}")
-            yield table.full_name, question, among.format(table.relation, mine, names, differs)
+            if subject.is_keyed_by(table, subject.key, subject.key):
+                yield table.full_name, question, _counted_by_key(table, subject, subject.key[0], "s", differs)
+            else:
+                among = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}")
+                yield table.full_name, question, among.format(table.relation, mine, names, differs)
     for link in graph.links_to(subject.table):
         verb = cohort.verb(link.treatment(anonymising=anonymising))
         if verb in {Verb.DELETE, Verb.UNLINK} and set(link.parent_columns) <= set(subject.key):
@@ -130,22 +133,31 @@ def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple
             condition = _when(link, child)
             question = f"values of rows that name the {subject.kind} by {link.name} and are not anonymised"
             if differs := _still_personal(graph, child, "c", link.anonymises):
+                if _plainly_keyed(link, child, subject):
+                    yield child.full_name, question, _counted_by_key(child, subject, link.columns[0], "c", differs)
+                    continue
                 joined = SQL("SELECT count(*) FROM {} c JOIN k ON {} AND {}{}")
                 yield child.full_name, question, joined.format(child.relation, _names(link, child, subject), differs, condition)
 
 
 def _counted(link: Link, child: Table, subject: Subject) -> Composable:
-    if link.form is LinkForm.COLUMNS and not link.when and subject.is_keyed_by(child, link.columns, link.parent_columns):
+    if _plainly_keyed(link, child, subject):
         return _counted_by_key(child, subject, link.columns[0])
     joined = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}")
     return joined.format(child.relation, _names(link, child, subject), _when(link, child))
 
 
-def _counted_by_key(table: Table, subject: Subject, column: str) -> Composable:
+def _plainly_keyed(link: Link, child: Table, subject: Subject) -> bool:
+    """Whether one column of the child holds the person's key and nothing else decides."""
+    return link.form is LinkForm.COLUMNS and not link.when and subject.is_keyed_by(child, link.columns, link.parent_columns)
+
+
+def _counted_by_key(table: Table, subject: Subject, column: str, alias: str = "c", condition: Composable | None = None) -> Composable:
     """Count with the keys as an array: an index on the column will do, where a join would read the table."""
-    return SQL("SELECT count(*) FROM {} c WHERE c.{} = ANY(%(k0)s::text[]::{}[])").format(
-        table.relation, Identifier(column), trusted(subject.key_types[0])
+    query = SQL("SELECT count(*) FROM {} {} WHERE {} = ANY(%(k0)s::text[]::{}[])").format(
+        table.relation, Identifier(alias), Identifier(alias, column), trusted(subject.key_types[0])
     )
+    return query if condition is None else SQL("{} AND {}").format(query, condition)
 
 
 def _still_personal(graph: Graph, table: Table, alias: str = "s", only: Sequence[str] = ()) -> Composable | None:

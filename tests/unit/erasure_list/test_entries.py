@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -12,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obhut.erasure import entries, notes
+from obhut.erasure import batches, chain, entries, notes
 from obhut.erasure.entries import Action, Decision, NewTombstone, canonical, check_ranges, parse, ranges
 from obhut.erasure.errors import EntryError, ListSignatureError
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
+from obhut.erasure.store import Stored
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -34,6 +36,43 @@ def test_canonical_text_is_a_fixed_point(value):
 def test_the_short_cut_for_plain_keys_is_canonical(key, fingerprint_):
     """The private part is the canonical text whichever way it is made."""
     assert entries.private_of_tombstone(key, fingerprint_) == canonical({"fingerprint": fingerprint_, "key": key})
+
+
+NEW = st.builds(
+    NewTombstone, TEXT, TEXT, TEXT, st.lists(TEXT, min_size=1, max_size=2).map(tuple), st.sampled_from(Action), TEXT, TEXT, TEXT,
+    st.none() | st.datetimes(timezones=st.just(UTC), min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1)),
+)  # fmt: skip
+
+
+@given(st.lists(NEW, min_size=1, max_size=5), st.integers(0, 2**40))
+def test_a_batch_makes_the_entries_that_the_plain_way_makes(tombstones, size):
+    """Texts, hashes, private parts and lines of COPY made in one pass are those of one tombstone after the other, whatever the values hold."""
+    prepared = batches.prepare(tombstones)
+    epochs = {new.database: 3 for new in tombstones}
+    batch = batches.place(prepared, Stored("list", size, b"h" * 32), AT, epochs)
+    head = b"h" * 32
+    for index, (one, made, known) in enumerate(zip(prepared, batch.published, batch.tombstones, strict=True)):
+        new, private = one.new, entries.private_of_tombstone(one.new.key, one.new.fingerprint)
+        members = entries.tombstone(size + index + 1, AT, one.identity, new, 3, chain.commit(one.salt, private))
+        head = chain.extend(head, canonical(members))
+        assert made == (members["seq"], canonical(members), head, (members["seq"], one.salt, private))
+        assert (known.seq, known.key, known.fingerprint, known.erased_at) == (members["seq"], new.key, new.fingerprint, new.erased_at or AT)
+        columns = batch.tombstone_lines[index].removesuffix("\n").split("\t")
+        assert len(columns) == 15 and batch.entry_lines[index].count("\t") == 2
+        assert [_unescaped(column) for column in columns[:5]] == [
+            str(members["seq"]),
+            one.identity,
+            new.database,
+            new.controller,
+            new.subject_kind,
+        ]
+        assert _unescaped(batch.entry_lines[index].split("\t")[1]) == canonical(members)
+
+
+def _unescaped(field):
+    for code, character in (("\\t", "\t"), ("\\n", "\n"), ("\\r", "\r")):
+        field = re.sub(r"(?<!\\)((?:\\\\)*)" + re.escape(code), lambda found, c=character: found.group(1) + c, field)
+    return field.replace("\\\\", "\\")
 
 
 @pytest.mark.parametrize("value", [1.5, True, -1, 2**53, b"x", "\ud800", {"\u00e4": 1}, {"a": {"b": 1.0}}, object()])
