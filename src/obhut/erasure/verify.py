@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort
 from obhut.masking import expressions
 from obhut.postgres.catalogue import Table
@@ -101,55 +100,43 @@ def _statement(graph: Graph, subject: Subject, cohort: Cohort) -> tuple[list[tup
 
 def _questions(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple[str, str, Composable]]:
     """Table, question and counting statement; the people's keys are the relation ``k``."""
+    yield from _own_question(graph, subject, cohort)
+    for link in graph.links_to(subject.table):
+        verb = cohort.verb(link.treatment(anonymising=cohort.anonymising))
+        if not set(link.parent_columns) <= set(subject.key):
+            continue
+        child = graph.catalogue.tables[link.child]
+        if verb in {Verb.DELETE, Verb.UNLINK}:
+            yield child.full_name, f"rows that name the {subject.kind} by {link.name}", _counted(link, child, subject)
+        elif verb is Verb.ANONYMISE and link.child in graph.tables:
+            question = f"values of rows that name the {subject.kind} by {link.name} and are not anonymised"
+            if differs := _still_personal(graph, child, "c", link.anonymises):
+                yield child.full_name, question, _counted(link, child, subject, differs)
+
+
+def _own_question(graph: Graph, subject: Subject, cohort: Cohort) -> Iterator[tuple[str, str, Composable]]:
     table = graph.catalogue.tables[subject.table]
-    anonymising = cohort.action is Action.ANONYMISE
-    own = cohort.verb(subject.when_anonymised if anonymising else subject.erase)
-    here = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), _key(subject, name)) for name in subject.key)
+    own = cohort.verb(subject.when_anonymised if cohort.anonymising else subject.erase)
+    keyed = subject.is_keyed_by(table, subject.key, subject.key)
     if own is Verb.DELETE:
-        question = f"rows of the {subject.kind}"
-        if subject.is_keyed_by(table, subject.key, subject.key):
-            yield table.full_name, question, _counted_by_key(table, subject, subject.key[0])
-        else:
-            yield table.full_name, question, SQL("SELECT count(*) FROM {} s JOIN k ON {}").format(table.relation, here)
-    elif own is Verb.ANONYMISE:
-        question = f"values of the {subject.kind} that are not anonymised"
+        here = SQL(" AND ").join(SQL("s.{} = k.{}").format(Identifier(name), _key(subject, name)) for name in subject.key)
+        joined = SQL("SELECT count(*) FROM {} s JOIN k ON {}").format(table.relation, here)
+        yield table.full_name, f"rows of the {subject.kind}", _counted_by_key(table, subject, subject.key[0]) if keyed else joined
+    elif own is Verb.ANONYMISE and (differs := _still_personal(graph, table)):
         # A template names columns without their table, so no second relation with such columns may be in reach of it.
         names = SQL(", ").join(_key(subject, name) for name in subject.key)
         mine = SQL(", ").join(Identifier("s", name) for name in subject.key)
-        if differs := _still_personal(graph, table):
-            if subject.is_keyed_by(table, subject.key, subject.key):
-                yield table.full_name, question, _counted_by_key(table, subject, subject.key[0], "s", differs)
-            else:
-                among = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}")
-                yield table.full_name, question, among.format(table.relation, mine, names, differs)
-    for link in graph.links_to(subject.table):
-        verb = cohort.verb(link.treatment(anonymising=anonymising))
-        if verb in {Verb.DELETE, Verb.UNLINK} and set(link.parent_columns) <= set(subject.key):
-            child = graph.catalogue.tables[link.child]
-            query = _counted(link, child, subject)
-            yield child.full_name, f"rows that name the {subject.kind} by {link.name}", query
-        elif verb is Verb.ANONYMISE and set(link.parent_columns) <= set(subject.key) and link.child in graph.tables:
-            child = graph.catalogue.tables[link.child]
-            condition = _when(link, child)
-            question = f"values of rows that name the {subject.kind} by {link.name} and are not anonymised"
-            if differs := _still_personal(graph, child, "c", link.anonymises):
-                if _plainly_keyed(link, child, subject):
-                    yield child.full_name, question, _counted_by_key(child, subject, link.columns[0], "c", differs)
-                    continue
-                joined = SQL("SELECT count(*) FROM {} c JOIN k ON {} AND {}{}")
-                yield child.full_name, question, joined.format(child.relation, _names(link, child, subject), differs, condition)
+        among = SQL("SELECT count(*) FROM {} s WHERE ({}) IN (SELECT {} FROM k) AND {}").format(table.relation, mine, names, differs)
+        by_key = _counted_by_key(table, subject, subject.key[0], "s", differs) if keyed else among
+        yield table.full_name, f"values of the {subject.kind} that are not anonymised", by_key
 
 
-def _counted(link: Link, child: Table, subject: Subject) -> Composable:
-    if _plainly_keyed(link, child, subject):
-        return _counted_by_key(child, subject, link.columns[0])
-    joined = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}")
-    return joined.format(child.relation, _names(link, child, subject), _when(link, child))
-
-
-def _plainly_keyed(link: Link, child: Table, subject: Subject) -> bool:
-    """Whether one column of the child holds the person's key and nothing else decides."""
-    return link.form is LinkForm.COLUMNS and not link.when and subject.is_keyed_by(child, link.columns, link.parent_columns)
+def _counted(link: Link, child: Table, subject: Subject, condition: Composable | None = None) -> Composable:
+    if link.form is LinkForm.COLUMNS and not link.when and subject.is_keyed_by(child, link.columns, link.parent_columns):
+        return _counted_by_key(child, subject, link.columns[0], "c", condition)
+    also = SQL("") if condition is None else SQL(" AND {}").format(condition)
+    joined = SQL("SELECT count(*) FROM {} c JOIN k ON {}{}{}")
+    return joined.format(child.relation, _names(link, child, subject), also, _when(link, child))
 
 
 def _counted_by_key(table: Table, subject: Subject, column: str, alias: str = "c", condition: Composable | None = None) -> Composable:

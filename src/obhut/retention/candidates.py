@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from obhut.controllers.vocabulary import canonical_key
 from obhut.datamap.activity import Source, sources
 from obhut.datamap.graph import Graph, Link, Subject
 from obhut.datamap.models import Verb
@@ -61,29 +62,15 @@ class Inactivity:
 
     def figures(self, due: datetime, soon: datetime) -> dict[str, Figures]:
         """Return the figures of each controller by its canonical key; ``soon`` is the later of the two moments."""
-        columns, joins = self._owner()
-        groups = SQL(", ").join(SQL("g{}").format(trusted(str(number))) for number in range(len(columns)))
-        named = SQL(", ").join(SQL("{} AS g{}").format(column, trusted(str(number))) for number, column in enumerate(columns))
-        counts = [SQL("NOT ({})").format(self._known()), self._inactive(due)]
-        if soon != due:  # else the same rows are counted once
-            counts.append(self._inactive(soon))
-        query = SQL(
-            "SELECT {key}, * FROM (SELECT {named}, count(*), {counts} FROM {people}{joins} WHERE s.obhut_personal"
-            " GROUP BY {groups}) AS found"
-        ).format(
-            key=_canonical([SQL("found.g{}").format(trusted(str(number))) for number in range(len(columns))]),
-            named=named,
-            counts=SQL(", ").join(SQL("count(*) FILTER (WHERE {})").format(condition) for condition in counts),
-            people=self._people(),
-            joins=joins,
-            groups=groups,
-        )
-        found = {}
-        for controller, *values in self._session.rows(query, []):
-            people, unknown, before, *later = values[len(columns) :]
-            if controller is not None:
-                found[str(controller)] = Figures(people, unknown, before, later[0] if later else before)
-        return found
+        everybody = self._grouped(SQL("true"))
+        certain = any(column.not_null for column in self._own)
+        unknown = {} if certain else self._grouped(SQL("NOT ({})").format(self._known()))
+        before = self._grouped(self._inactive(due))
+        later = before if soon == due else self._grouped(self._inactive(soon))
+        return {
+            controller: Figures(number, unknown.get(controller, 0), before.get(controller, 0), later.get(controller, 0))
+            for controller, number in everybody.items()
+        }
 
     def select(self, before: datetime, controller: Sequence[str], most: int, without: Collection[Key]) -> list[Key]:
         """Return people of a controller last seen before a moment, in the order of their keys.
@@ -124,9 +111,22 @@ class Inactivity:
 
     # -- parts ----------------------------------------------------------------------------------------------------------------
 
+    def _grouped(self, condition: Composable) -> dict[str, int]:
+        """Count by controller; a scan for each question, because only what stands in WHERE is joined well, however the tables are indexed."""
+        columns, joins = self._owner()
+        numbers = SQL(", ").join(trusted(str(number)) for number in range(1, len(columns) + 1))
+        query = SQL("SELECT {columns}, count(*) FROM {people}{joins} WHERE s.obhut_personal AND {condition} GROUP BY {numbers}").format(
+            columns=SQL(", ").join(columns), people=self._people(), joins=joins, condition=condition, numbers=numbers
+        )
+        return {canonical_key(key): number for *key, number in self._session.rows(query, []) if None not in key}
+
     def _of(self, keys: Sequence[Key], condition: Composable) -> set[Key]:
         if not keys:
             return set()
+        if self._subject.is_keyed_by(self._table, self._subject.key, self._subject.key):
+            found = self._of_keyed(keys, condition)
+            if found is not None:
+                return found
         names = [Identifier(f"obhut_k{position}") for position in range(len(self._subject.key))]
         on = SQL(" AND ").join(
             SQL("s.{} = k.{}").format(Identifier(mine), asked) for mine, asked in zip(self._subject.key, names, strict=True)
@@ -135,6 +135,15 @@ class Inactivity:
             arrays=self._arrays(), names=SQL(", ").join(names), people=self._people(), on=on, condition=condition
         )
         return {keys[number - 1] for (number,) in self._session.rows(query, self._literals(keys))}
+
+    def _of_keyed(self, keys: Sequence[Key], condition: Composable) -> set[Key] | None:
+        """Ask with the keys as an array, which reads an index in its order; None where a key is not written as the server writes it."""
+        column = Identifier("s", self._subject.key[0])
+        query = SQL("SELECT json_agg({}::text) FROM {} WHERE {} = ANY({}) AND {}").format(
+            column, self._people(), column, self._arrays(), condition
+        )
+        found: set[Key] = {(str(text),) for text in self._session.value(query, self._literals(keys)) or ()}
+        return found if found <= set(keys) else None
 
     def _people(self) -> Composable:
         """The kind's rows as ``s``, with a column that tells whether anything personal is left; templates read only their own row."""
@@ -245,11 +254,6 @@ def _column(source: Source) -> Column:
     if source.table is None:
         raise AssertionError("only rows of another table have a table")
     return source.table.by_name[source.column]
-
-
-def _canonical(columns: Sequence[Composable]) -> Composable:
-    """The canonical text of a controller's key."""
-    return SQL("to_json(ARRAY[{}]::text[])::text").format(SQL(", ").join(columns))
 
 
 def chunks(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
