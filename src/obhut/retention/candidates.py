@@ -112,7 +112,7 @@ class Inactivity:
     # -- parts ----------------------------------------------------------------------------------------------------------------
 
     def _grouped(self, condition: Composable) -> dict[str, int]:
-        """Count by controller; a scan for each question, because only what stands in WHERE is joined well, however the tables are indexed."""
+        """Count by controller; a scan for each question, because only what stands in WHERE is joined well, whatever the indexes."""
         columns, joins = self._owner()
         numbers = SQL(", ").join(trusted(str(number)) for number in range(1, len(columns) + 1))
         query = SQL("SELECT {columns}, count(*) FROM {people}{joins} WHERE s.obhut_personal AND {condition} GROUP BY {numbers}").format(
