@@ -135,6 +135,10 @@ class Eraser:
         if self._confirmed is not None and failure is None:
             ledger.settle(self._confirmed)
 
+    def change_thread(self) -> None:
+        """Let go of what belongs to the thread that used the eraser last; another one may use it then."""
+        self._shredder.close()
+
     def will_settle(self, clock: Clock) -> None:
         """Bring the mirror up to the list at the end, though nothing is confirmed here: a crash may have left what it lacks."""
         self._confirmed = clock

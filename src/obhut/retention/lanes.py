@@ -77,6 +77,7 @@ class Lanes:
         finally:
             while _next(waiting) is not None:
                 pass  # after a failure the other lane must not begin anything
+            eraser.change_thread()
             ledger.places().close()  # this thread's connections
             close_control(self._settings)
 
@@ -89,6 +90,7 @@ class Lanes:
         for eraser, _ in self._open:
             eraser.checked()
             eraser.archive_map()  # not by two threads at once
+            eraser.change_thread()
 
 
 def _next(waiting: SimpleQueue[Sequence[Key]]) -> Sequence[Key] | None:
