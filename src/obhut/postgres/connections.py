@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -21,6 +22,7 @@ from obhut.postgres.errors import SerializationError, safe
 from obhut.postgres.sql import SQL, Composable, Composed, Literal, trusted
 
 _TID, _TID_ARRAY = 27, 1010  # oids of pg_catalog.tid and tid[]
+_AT_ONCE = 10_000  # row addresses
 Query = Composable | str
 Statement = SQL | Composed
 Row = tuple[Any, ...]
@@ -58,8 +60,10 @@ class _TidArrayDumper(Dumper):
     oid = _TID_ARRAY
 
     def dump(self, obj: TidArray) -> Buffer:
-        items = [b"\0\0\0\6" + packed.to_bytes(6, "big") for packed in obj.packed]
-        return struct.pack(">iiIii", 1, 0, _TID, len(items), 1) + b"".join(items)
+        elements, addresses = bytearray(), iter(obj.packed)
+        while some := [b"\0\0\0\6" + packed.to_bytes(6, "big") for packed in islice(addresses, _AT_ONCE)]:
+            elements += b"".join(some)  # in pieces: an object for each of a million addresses would take fifty megabytes
+        return struct.pack(">iiIii", 1, 0, _TID, len(elements) // 10, 1) + elements
 
 
 class Session:
