@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from obhut.cli.context import Context, context
 from obhut.cli.exits import Exit, UsageError
 from obhut.controllers import register
-from obhut.erasure import canary, ledger, notes, vectors
+from obhut.erasure import canary, ledger, notes, reading, vectors
 from obhut.erasure.entries import Decision, State, Tombstone
 from obhut.finality import clean as cleaning
 from obhut.finality import look, prove
@@ -46,7 +46,7 @@ def list_(
 ) -> None:
     """List tombstones, oldest first, without saying who they are about."""
     here = _opened()
-    found = ledger.page(database=database, state=state, after=after, limit=limit)
+    found = reading.page(database=database, state=state, after=after, limit=limit)
     here.output.result([_document(item) for item in found], lambda: _table(here, found))
 
 
@@ -55,15 +55,15 @@ def show(
     tombstone: TombstoneIdArgument,
     *,
     reveal: Annotated[
-        ledger.Purpose | None, Parameter(help="Also show the key, for this purpose; the look is recorded with your name.")
+        reading.Purpose | None, Parameter(help="Also show the key, for this purpose; the look is recorded with your name.")
     ] = None,
 ) -> None:
     """Show one tombstone."""
     here = _opened()
-    (found,) = ledger.find([tombstone])
+    (found,) = reading.find([tombstone])
     document = _document(found)
     if reveal is not None:
-        private = ledger.reveal(tombstone, here.actor, reveal, here.clock)
+        private = reading.reveal(tombstone, here.actor, reveal, here.clock)
         document["key"] = None if private is None else list(private[0])
         document["fingerprint"] = None if private is None else private[1]
     here.output.result(document)
@@ -114,7 +114,7 @@ def lift(tombstone: TombstoneIdArgument, *, instruction: InstructionOption) -> N
     A restore no longer applies it, and the list forgets who it was about. What was erased does not come back by that.
     """
     here = _opened()
-    _require_instruction(ledger.find([tombstone])[0], instruction, here.clock.now())
+    _require_instruction(reading.find([tombstone])[0], instruction, here.clock.now())
     ledger.lift([tombstone], instruction, here.clock)
     here.output.result({"tombstone": tombstone, "state": State.LIFTED})
 
@@ -129,7 +129,7 @@ def resolve(
 ) -> None:
     """Settle a conflict: a row has the tombstone's key, another fingerprint, and was not created after the erasure."""
     here = _opened()
-    _require_instruction(ledger.find([tombstone])[0], instruction, here.clock.now())
+    _require_instruction(reading.find([tombstone])[0], instruction, here.clock.now())
     ledger.resolve(tombstone, fingerprint, decision, instruction, here.clock)
     here.output.result({"tombstone": tombstone, "decision": decision})
 
@@ -271,7 +271,7 @@ def head() -> None:
     """Show size and head of the list with the signed checkpoint, to be handed to a third party: it names nobody."""
     here = _opened()
     places = ledger.places()
-    found, anchor, key = ledger.head(), places.anchor(), places.verifying_key()
+    found, anchor, key = reading.head(), places.anchor(), places.verifying_key()
     path = places.state_directory / notes.ANCHOR_NAME
     here.output.result(
         {

@@ -16,7 +16,7 @@ from obhut.datamap.check import examine, require_clean
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import load as load_map
 from obhut.datamap.surroundings import read_surroundings
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.closure import resolve
 from obhut.erasure.entries import Tombstone
@@ -99,7 +99,7 @@ def prepare(
         CloneSubsetError: nobody is in the part.
     """
     ledger.verify_list(settings, settle_at=clock)
-    head = ledger.head().size
+    head = reading.head().size
     listed = _listed(source, graph, head, clock, progress)
     chosen = subset.select(source.session, graph, wanted)
     rows = _narrowed(listed, chosen)
@@ -114,7 +114,7 @@ def _listed(source: Source, graph: Graph, head: int, clock: Clock, progress: Pro
                 yield chunk
                 advance(len(chunk))
 
-        decisions = ledger.resolutions(graph.database)
+        decisions = reading.resolutions(graph.database)
         found = find(source.session, graph, counted(), ledger.fingerprint_key(), clock.now(), decisions)
         return Filter.of_effects(resolve(source.session, graph, found.seeds))
 

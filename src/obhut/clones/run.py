@@ -25,7 +25,7 @@ from obhut.clones.source import Source
 from obhut.clones.subset import Wanted
 from obhut.datamap.archive import archive
 from obhut.datamap.load import load as load_map
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.erase import MAPS
 from obhut.erasure.refusals import explained
 from obhut.foundation.actors import Actor
@@ -308,7 +308,7 @@ class Copying:
                 targets.make_durable(target.cluster)
                 target.cluster.start(timeout=300)
             with ledger.places().writing():  # nobody is recorded between this look and the opening
-                if any(chunk for chunk in ledger.open_list(self.request.database, after=prepared.head, size=1)):
+                if any(chunk for chunk in reading.open_list(self.request.database, after=prepared.head, size=1)):
                     raise CloneOvertakenError(
                         "somebody was erased while the copy was being made", "It was dropped. Run it again, at a quieter time."
                     )

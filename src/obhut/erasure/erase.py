@@ -23,7 +23,7 @@ from obhut.datamap.check import examine, require_clean
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import load
 from obhut.datamap.models import DatabaseMap, Verb
-from obhut.erasure import direct, known, ledger, views
+from obhut.erasure import direct, known, ledger, reading, views
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.closure import Effects, Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
@@ -328,7 +328,7 @@ class Eraser:
             IncarnationConflictError: a row bears a tombstone's key but is perhaps another person; nothing was committed.
             StaleViewsError: a materialised view could not be refreshed; the rows are gone.
         """
-        decisions = ledger.Resolutions(self.database)
+        decisions = reading.Resolutions(self.database)
         later = 0
 
         def people() -> Found:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from obhut.controllers.vocabulary import Action as Permitted
-from obhut.erasure import known, ledger
+from obhut.erasure import known, ledger, reading
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
 from obhut.erasure.erase import Eraser, Outcome, UsualWayError, executed_directly
 from obhut.erasure.execute import Executed, execute
@@ -141,7 +141,7 @@ def carry_out_guarded(eraser: Eraser, kind: str, tombstones: Sequence[Tombstone]
 def _carried(eraser: Eraser, run: RunId, kind: str, wanted: Sequence[Key], choose: Callable[[], list[Tombstone]], clock: Clock) -> Guarded:
     chosen: list[Tombstone] = []
     ever: dict[str, Tombstone] = {}
-    decisions = ledger.Resolutions(eraser.database)
+    decisions = reading.Resolutions(eraser.database)
     eraser.will_settle(clock)
 
     def prepare() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from obhut.erasure import ledger, store
+from obhut.erasure import ledger, reading, store
 from obhut.erasure.entries import State, Tombstone
 from obhut.postgres.sql import array_literal, load
 
@@ -19,7 +19,7 @@ def by_keys(database: str, subject_kind: str, keys: Sequence[Sequence[str]]) -> 
     return store.tombstones(ledger.places().session().rows(_SQL["by_keys"], (database, subject_kind, listed)))
 
 
-def in_state(database: str, state: State, *, size: int = ledger.CHUNK) -> Iterator[list[Tombstone]]:
+def in_state(database: str, state: State, *, size: int = reading.CHUNK) -> Iterator[list[Tombstone]]:
     """Yield a database's tombstones in one state, chunk by chunk; those that change meanwhile are not seen twice."""
     position = 0
     while rows := ledger.places().session().rows(_SQL["in_state"], (database, str(state), position, size)):

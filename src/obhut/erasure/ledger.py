@@ -1,4 +1,4 @@
-"""The erasure list in use: record who must stay erased, move tombstones along, read the list for a restore.
+"""The erasure list in use: record who must stay erased, move tombstones along. Read by :mod:`obhut.erasure.reading`.
 
 Every function works on the list that :func:`open_ledger` opened last in this process. What it appends is durable in the control
 database, the mirror and the anchor when it returns (see :mod:`obhut.erasure.places` for the order and why).
@@ -7,9 +7,8 @@ database, the mirror and the anchor when it returns (see :mod:`obhut.erasure.pla
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from itertools import groupby
 from typing import Final, TypeVar
 
@@ -21,7 +20,6 @@ from obhut.erasure.entries import (
     LEGAL_MOVES,
     Decision,
     Epoch,
-    Head,
     Inventory,
     Members,
     NewTombstone,
@@ -36,7 +34,6 @@ from obhut.erasure.errors import (
     IllegalMoveError,
     ListForkedError,
     ListNotOpenError,
-    TombstoneMissingError,
 )
 from obhut.erasure.fingerprints import MAC_KEY_NAME
 from obhut.erasure.mirror import LABEL_PREFIX
@@ -44,25 +41,15 @@ from obhut.erasure.places import LOCK, Places
 from obhut.erasure.recover import Recovery
 from obhut.erasure.store import SQL, Published, Stored, spans_of
 from obhut.foundation import faultpoints
-from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
-from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
+from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId
 from obhut.foundation.settings import Settings
 from obhut.keystore import KeyState
-from obhut.postgres import sql as compose
 from obhut.postgres.connections import Session
 
 T = TypeVar("T")
 CHUNK: Final = 10_000  # tombstones
 _LABEL_REST: Final = timedelta(days=2)  # a label may still be written to today, and by a clock that is a day behind
-
-
-class Purpose(StrEnum):
-    """Why somebody looks at the private part of a tombstone; an enumeration, because a remark would be free text."""
-
-    SUPPORT = "support"
-    AUDIT = "audit"
-    CONFLICT = "conflict"
 
 
 _opened: Places | None = None
@@ -190,7 +177,7 @@ def lift(ids: Sequence[TombstoneId | str], instruction: InstructionId | str, clo
     """
 
     def build(session: Session, before: Stored, now: datetime) -> tuple[list[Pending], int]:
-        found = _found(session, ids)
+        found = store.by_id(session, ids)
         for item in found:
             _require(item.id, item.state, State.LIFTED)
         return [_entry(entries.lifted(before.size + 1, now, instruction, [item.seq for item in found]))], len(found)
@@ -207,7 +194,7 @@ def resolve(tombstone: TombstoneId | str, found: str, decision: Decision, instru
     """
 
     def build(session: Session, before: Stored, now: datetime) -> tuple[list[Pending], None]:
-        item = _found(session, [tombstone])[0]
+        item = store.by_id(session, [tombstone])[0]
         if item.state not in entries.OPEN_STATES:
             raise IllegalMoveError(f"tombstone {item.id} is {item.state}", "A conflict is settled on an open tombstone only.")
         private = Private(before.size + 1, os.urandom(chain.SALT_BYTES), entries.private_of_resolution(found))
@@ -277,188 +264,7 @@ def recover(settings: Settings, clock: Clock, *, accept_missing_anchor: bool = F
     return recovery.recover(open_ledger(settings), clock.now(), accept_missing_anchor=accept_missing_anchor)
 
 
-# ---- reading ----
-
-
-def current_epoch(database: str) -> int:
-    """Return the restore epoch of the database; 0 before its first restore."""
-    found = places().session().row(SQL["epochs"], ([database],))
-    return int(found[1]) if found else 0
-
-
-def open_list(
-    database: str, *, as_of: int | None = None, after: int = 0, subject_kind: str | None = None, size: int = CHUNK
-) -> Iterator[list[Tombstone]]:
-    """Yield the open (recorded or effective) tombstones of a database, chunk by chunk, one subject kind a chunk, in constant memory.
-
-    No transaction stays open between chunks, so the reader may take its time. A restore reads the list at its start, then again
-    with ``after`` for what arrived meanwhile.
-
-    Args:
-        database: name of the protected database.
-        as_of: only tombstones up to this size of the list; by default up to the size at the first call.
-        after: only tombstones behind this size of the list.
-        subject_kind: only this kind of data subject.
-        size: tombstones a chunk at the most.
-    """
-    session = places().session()
-    if as_of is None:
-        as_of = head().size
-    kind = subject_kind if subject_kind is not None else session.value(SQL["next_kind"], (database, ""))
-    while kind is not None:
-        position = after
-        while rows := session.rows(SQL["chunk"], (database, kind, position, as_of, size)):
-            position = rows[-1][0]
-            yield store.tombstones(rows)
-            if len(rows) < size:
-                break
-        kind = session.value(SQL["next_kind"], (database, kind)) if subject_kind is None else None
-
-
-def key_arrays(database: str, subject_kind: str, width: int, *, as_of: int, size: int = 50_000) -> Iterator[tuple[int, list[str]]]:
-    """Yield the keys of the open tombstones of a kind as array literals: a million of them pass from server to server untouched.
-
-    Args:
-        database: name of the protected database.
-        subject_kind: the kind of data subject.
-        width: number of columns of its key.
-        as_of: only tombstones up to this size of the list.
-        size: tombstones a part at the most.
-
-    Yields:
-        How many tombstones, and the literals of their numbers (``bigint[]``) and of each column of their keys (``text[]``).
-    """
-    columns = compose.SQL(", ").join(
-        compose.SQL("array_agg(key[{}])::text").format(compose.trusted(str(number))) for number in range(1, width + 1)
-    )
-    query = SQL["keys"].format(columns=columns)
-    after = 0
-    while True:
-        values = {"database": database, "kind": subject_kind, "after": after, "as_of": as_of, "width": width, "size": size}
-        number, last, *arrays = places().session().row(query, values) or (0, 0)
-        if not number:
-            return
-        yield number, arrays
-        if number < size:
-            return
-        after = last
-
-
-def numbered(numbers: Sequence[int]) -> list[Tombstone]:
-    """Return tombstones by number, in the order of the list, in whatever state."""
-    return store.tombstones(places().session().rows(SQL["numbered"], (list(numbers),)))
-
-
-def count(database: str) -> int:
-    """Return the number of open tombstones of a database."""
-    return _once(("count", database), lambda session: int(session.value(SQL["count"], (database,))))
-
-
-def states() -> list[tuple[str, State, int]]:
-    """Return how many tombstones each database has in each state."""
-    return [(database, State(state), number) for database, state, number in places().session().rows(SQL["states"])]
-
-
-def head() -> Head:
-    """Return size and hash of the list, and when its anchor was signed; size 0 when there is no list yet."""
-    here = places()
-    found = store.stored(here.session())
-    anchor = here.anchor()
-    return Head(found.size if found else 0, found.hash if found else b"", anchor.signed_at if anchor and anchor.size else None)
-
-
-def highest_keys(database: str, subject_kind: str) -> dict[int, int]:
-    """Return the highest integer at each position (from 0) of the keys of a subject kind; positions without integers are left out.
-
-    After a restore every sequence must continue above these, or the next person gets the number of an erased one.
-    """
-
-    def ask(session: Session) -> dict[int, int]:
-        return {int(position) - 1: int(value) for position, value in session.rows(SQL["highest_keys"], (database, subject_kind))}
-
-    return _once(("highest_keys", database, subject_kind), ask)
-
-
-def subject_kinds(database: str) -> list[str]:
-    """Return the kinds of data subjects that have tombstones in a database, in any state."""
-    session, kinds, kind = places().session(), list[str](), ""
-    while (kind := session.value(SQL["next_kind"], (database, kind))) is not None:
-        kinds.append(kind)
-    return kinds
-
-
-def resolutions(database: str) -> dict[int, dict[str, Decision]]:
-    """Return the settled conflicts of a database: by number of the tombstone, then by fingerprint of the row; the latest counts."""
-    settled: dict[int, dict[str, Decision]] = {}
-    for tombstone, found, decision in places().session().rows(SQL["resolutions"], (database,)):
-        settled.setdefault(tombstone, {})[found] = Decision(decision)
-    return settled
-
-
-class Resolutions(Mapping[int, Mapping[str, Decision]]):
-    """The settled conflicts of a database, read when one is first asked for: hardly any erasure does."""
-
-    def __init__(self, database: str) -> None:
-        self._database = database
-        self._settled: dict[int, dict[str, Decision]] | None = None
-
-    def _read(self) -> dict[int, dict[str, Decision]]:
-        if self._settled is None:
-            self._settled = resolutions(self._database)
-        return self._settled
-
-    def __getitem__(self, tombstone: int) -> Mapping[str, Decision]:
-        return self._read()[tombstone]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._read())
-
-    def __len__(self) -> int:
-        return len(self._read())
-
-
-def find(ids: Sequence[TombstoneId | str]) -> list[Tombstone]:
-    """Return tombstones by id, in the order of the list, in whatever state.
-
-    Raises:
-        TombstoneMissingError: there is no tombstone of one id.
-    """
-    return _found(places().session(), ids)
-
-
-def page(*, database: str | None = None, state: State | None = None, after: int = 0, limit: int = CHUNK) -> list[Tombstone]:
-    """Return tombstones in any state for a reader, with key and fingerprint withheld."""
-    wanted = None if state is None else str(state)
-    return store.tombstones(places().session().rows(SQL["page"], (database, database, wanted, wanted, after, limit)))
-
-
-def reveal(tombstone: TombstoneId | str, actor: Actor, purpose: Purpose, clock: Clock) -> tuple[tuple[str, ...], str] | None:
-    """Return key and fingerprint of a tombstone to a named actor, or None when they are forgotten. The look is on record first.
-
-    Raises:
-        TombstoneMissingError: there is no such tombstone.
-    """
-    session = places().session()
-    if not session.execute(SQL["looked"], (new_id("look"), str(actor), str(purpose), clock.now(), tombstone)):
-        raise _missing(str(tombstone))
-    key, fingerprint = session.row(SQL["reveal"], (tombstone,)) or (None, None)
-    return None if key is None else (tuple(key), fingerprint)
-
-
 # ---- inside ----
-
-
-def _once(question: tuple[str, ...], ask: Callable[[Session], T]) -> T:
-    """Return the answer to a question about all tombstones; asked anew only when the list has grown, since nothing else changes it."""
-    here = places()
-    session = here.session()
-    head = store.stored(session)
-    size = head.size if head else 0
-    held = here.answers.get(question)
-    if held is None or held[0] != size:
-        held = here.answers[question] = size, ask(session)
-    answer: T = held[1]
-    return answer
 
 
 def _append(
@@ -581,17 +387,8 @@ def _states(session: Session, numbers: Sequence[int]) -> dict[int, State]:
     states = {seq: State(state) for seq, state in session.rows(SQL["states_of"], (list(numbers),))}
     for number in numbers:
         if number not in states:
-            raise _missing(f"number {number}")
+            raise store.missing(f"number {number}")
     return states
-
-
-def _found(session: Session, ids: Iterable[TombstoneId | str]) -> list[Tombstone]:
-    wanted = [str(item) for item in ids]
-    found = store.tombstones(session.rows(SQL["by_id"], (wanted,)))
-    missing = set(wanted) - {item.id for item in found}
-    if missing:
-        raise _missing(min(missing))
-    return found
 
 
 def _require(identity: str, state: State, wanted: State) -> None:
@@ -599,7 +396,3 @@ def _require(identity: str, state: State, wanted: State) -> None:
         raise IllegalMoveError(
             f"tombstone {identity} is {state} and cannot become {wanted}", "The legal moves: docs/spec/erasure-list.md, section 8."
         )
-
-
-def _missing(identity: str) -> TombstoneMissingError:
-    return TombstoneMissingError(f"there is no tombstone {identity}", 'Run "obhut erasures list" to see them.')

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from obhut.controllers.vocabulary import SubjectRef
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.entries import State, Tombstone
 from obhut.erasure.refusals import ErasureIncompleteError
 from obhut.foundation.clock import Clock
@@ -104,8 +104,8 @@ class Shredder:
 
 
 def _listed(*, effective: bool = False) -> Iterator[list[Tombstone]]:
-    for database in sorted({database for database, _, _ in ledger.states()}):
-        for tombstones in ledger.open_list(database):
+    for database in sorted({database for database, _, _ in reading.states()}):
+        for tombstones in reading.open_list(database):
             yield [one for one in tombstones if one.state is State.EFFECTIVE] if effective else tombstones
 
 

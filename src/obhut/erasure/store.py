@@ -25,8 +25,9 @@ from obhut.erasure.entries import (
     private_of_resolution,
     private_of_tombstone,
 )
-from obhut.erasure.errors import ListStateError
+from obhut.erasure.errors import ListStateError, TombstoneMissingError
 from obhut.erasure.mirror import LABEL_PREFIX
+from obhut.foundation.ids import TombstoneId
 from obhut.postgres.connections import Row, Session
 from obhut.postgres.sql import array_literal, copy_field, load
 
@@ -225,3 +226,21 @@ def known(session: Session, database: str, kind: str, action: str, keys: Sequenc
 def pend(members: dict[str, Any], text: str, private: Private | None) -> Pending:
     """Return an entry that was read elsewhere, to be appended here."""
     return Pending(members, Canonical(text), private)
+
+
+def by_id(session: Session, ids: Iterable[TombstoneId | str]) -> list[Tombstone]:
+    """Return tombstones by id, in the order of the list, in whatever state.
+
+    Raises:
+        TombstoneMissingError: there is no tombstone of one id.
+    """
+    wanted = [str(item) for item in ids]
+    found = tombstones(session.rows(SQL["by_id"], (wanted,)))
+    if unknown := set(wanted) - {item.id for item in found}:
+        raise missing(min(unknown))
+    return found
+
+
+def missing(identity: str) -> TombstoneMissingError:
+    """Return the error that there is no such tombstone."""
+    return TombstoneMissingError(f"there is no tombstone {identity}", 'Run "obhut erasures list" to see them.')

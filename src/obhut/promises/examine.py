@@ -11,7 +11,7 @@ from obhut.backups.findings import Finding, Severity
 from obhut.controllers import register
 from obhut.datamap.graph import require
 from obhut.datamap.load import load
-from obhut.erasure import known, ledger
+from obhut.erasure import known, ledger, reading
 from obhut.erasure.entries import State as TombstoneState
 from obhut.erasure.errors import ErasureListError
 from obhut.erasure.plan import cohort_of, keep_periods
@@ -263,7 +263,7 @@ def erasures(settings: Settings, clock: Clock) -> Iterator[Evidence]:
                 f'Run "obhut erase {name} --finish".',
             )
         else:
-            yield Evidence(f"{ledger.count(name)} people are on the list, {len(waiting)} of them being erased", State.KEPT, now, name)
+            yield Evidence(f"{reading.count(name)} people are on the list, {len(waiting)} of them being erased", State.KEPT, now, name)
 
 
 def absence(settings: Settings, clock: Clock) -> Iterator[Evidence]:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import ledger
+from obhut.erasure import reading
 from obhut.erasure.entries import Action, Tombstone
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import Cohort, cohort_of, keep_periods
@@ -73,7 +73,7 @@ def ask(session: Session, graph: Graph, size: int, mac_key: bytes, now: datetime
         now: which periods of keeping are over.
     """
     found: list[Absence] = []
-    for kind in ledger.subject_kinds(graph.database):
+    for kind in reading.subject_kinds(graph.database):
         subject = graph.subject(kind)
         with session.transaction():
             people = _lay(session, subject, graph.database, size)
@@ -89,7 +89,7 @@ def _lay(session: Session, subject: Subject, database: str, size: int) -> int:
     arrays = SQL(", ").join([SQL("%s::bigint[]"), *(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)])
     query = SQL("INSERT INTO {} SELECT * FROM unnest({})").format(Identifier(_LIST), arrays)
     number = 0
-    for count, literals in ledger.key_arrays(database, subject.kind, len(names), as_of=size):
+    for count, literals in reading.key_arrays(database, subject.kind, len(names), as_of=size):
         session.execute(query, literals)
         number += count
     if set(subject.key_types) <= {"smallint", "integer", "bigint"}:
@@ -174,7 +174,7 @@ def _present(asked: _Asked) -> tuple[list[tuple[Tombstone, Cohort]], set[int]]:
     incarnation = SQL("").join(SQL(", s.{}::text").format(Identifier(name)) for name in subject.incarnation)
     query = SQL("SELECT k.seq, {}{} FROM {} k JOIN {} s ON {}").format(created, incarnation, Identifier(_LIST), table.relation, on)
     rows = {int(number): (born, values) for number, born, *values in asked.session.rows(query)}
-    settled = ledger.resolutions(asked.graph.database)
+    settled = reading.resolutions(asked.graph.database)
     same: list[tuple[Tombstone, Cohort]] = []
     others: set[int] = set()
     for tombstone, cohort in _cohorts(asked, sorted(rows)):
@@ -191,7 +191,7 @@ def _present(asked: _Asked) -> tuple[list[tuple[Tombstone, Cohort]], set[int]]:
 def _cohorts(asked: _Asked, numbers: Sequence[int]) -> Iterator[tuple[Tombstone, Cohort]]:
     periods = keep_periods(asked.graph)
     for start in range(0, len(numbers), _CHUNK):
-        for tombstone in ledger.numbered(numbers[start : start + _CHUNK]):
+        for tombstone in reading.numbered(numbers[start : start + _CHUNK]):
             yield tombstone, cohort_of(periods, tombstone.action, tombstone.erased_at, asked.now)
 
 
@@ -219,7 +219,7 @@ def _is_about(answer: Answer, asked: _Asked, link: Link) -> bool:
 def _link_by_eraser(asked: _Asked, link: Link, others: set[int]) -> Iterator[Absence]:
     groups: dict[Cohort, list[Tombstone]] = defaultdict(list)
     periods = keep_periods(asked.graph)
-    for chunk in ledger.open_list(asked.graph.database, as_of=asked.size, subject_kind=asked.subject.kind, size=_CHUNK):
+    for chunk in reading.open_list(asked.graph.database, as_of=asked.size, subject_kind=asked.subject.kind, size=_CHUNK):
         for tombstone in chunk:
             if tombstone.seq in others:
                 continue

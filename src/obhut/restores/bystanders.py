@@ -15,7 +15,7 @@ from datetime import datetime
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import ledger
+from obhut.erasure import reading
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.fingerprints import Verdict, fingerprint, judge
 from obhut.erasure.plan import cohort_of, keep_periods
@@ -115,10 +115,10 @@ def _find(session: Session, graph: Graph, subject: Subject, size: int, mac_key: 
     query = SQL("SELECT k.seq, s.tableoid, s.ctid, {}{} FROM {} JOIN {} s ON {}").format(
         created, incarnation, _keys(subject), table.relation, on
     )
-    settled, periods = ledger.resolutions(graph.database), keep_periods(graph)
-    for _, arrays in ledger.key_arrays(graph.database, subject.kind, len(subject.key), as_of=size):
+    settled, periods = reading.resolutions(graph.database), keep_periods(graph)
+    for _, arrays in reading.key_arrays(graph.database, subject.kind, len(subject.key), as_of=size):
         there = session.addresses(query, arrays)
-        known = {tombstone.seq: tombstone for tombstone in ledger.numbered([row[0] for row in there])}
+        known = {tombstone.seq: tombstone for tombstone in reading.numbered([row[0] for row in there])}
         anybody, deleted = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
         for number, oid, address, born, *values in there:
             tombstone = known[int(number)]
@@ -221,7 +221,7 @@ def _naming_absent(
         query = SQL("SELECT s.ctid FROM {} s JOIN {} ON {} WHERE s.ctid = ANY(%s) AND k.seq <> ALL(%s)").format(
             leaf.relation, _keys(subject), _on(edge, leaf, places)
         )
-        for _, arrays in ledger.key_arrays(graph.database, subject.kind, len(subject.key), as_of=size):
+        for _, arrays in reading.key_arrays(graph.database, subject.kind, len(subject.key), as_of=size):
             chunks = waiting.chunks(_CHUNK)
             found = found | _met(session, query, ([*arrays, some.parameter(), sorted(listed.others)] for some in chunks))
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from obhut.backups import heartbeat
 from obhut.datamap.graph import Graph
-from obhut.erasure import ledger
+from obhut.erasure import reading
 from obhut.postgres.catalogue import Sequence as SequenceFacts
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, Literal, qualified
@@ -85,7 +85,7 @@ def set_sequences(target: Session, counted: Iterable[Counter], *, fresh: Mapping
 def _erased_keys(graph: Graph, database: str) -> dict[tuple[int, str], int]:
     found: dict[tuple[int, str], int] = {}
     for kind, subject in graph.subjects.items():
-        for position, value in ledger.highest_keys(database, kind).items():
+        for position, value in reading.highest_keys(database, kind).items():
             if position < len(subject.key):
                 place = subject.table, subject.key[position]
                 found[place] = max(found.get(place, value), value)

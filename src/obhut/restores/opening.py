@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
@@ -145,7 +145,7 @@ def _own_server(settings: Settings, run_id: str) -> tuple[Target, Cluster]:
 
 def _late(database: str, size: int) -> bool:
     """Whether anybody was recorded behind a size of the list."""
-    return any(chunk for chunk in ledger.open_list(database, after=size, size=1))
+    return any(chunk for chunk in reading.open_list(database, after=size, size=1))
 
 
 def _size(kept: store.Kept) -> int:

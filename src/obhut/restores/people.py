@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from obhut.datamap.graph import EXACT_TYPES, Graph, Link, LinkForm, Subject
-from obhut.erasure import ledger, store
+from obhut.erasure import reading, store
 from obhut.erasure.entries import Tombstone
 from obhut.postgres.connections import Session
 from obhut.postgres.control import control_session
@@ -37,15 +37,15 @@ def relevant(session: Session, graph: Graph, size: int) -> Iterator[Sequence[Tom
         size: of the erasure list.
     """
     database = graph.database
-    few = ledger.count(database) <= FEW
-    for kind in ledger.subject_kinds(database):
+    few = reading.count(database) <= FEW
+    for kind in reading.subject_kinds(database):
         subject = graph.subject(kind)
         sources = None if few else _sources(graph, subject)
         if sources is not None:
             with suppress(DatabaseError):  # a key that is no value of its type: everybody is looked up
                 yield from _met(session, subject, sources, database, size)
                 continue
-        yield from ledger.open_list(database, as_of=size, subject_kind=kind, size=CHUNK)
+        yield from reading.open_list(database, as_of=size, subject_kind=kind, size=CHUNK)
 
 
 def _sources(graph: Graph, subject: Subject) -> list[Composable] | None:

@@ -19,7 +19,7 @@ from obhut.datamap.check import errors, examine
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import load as load_map
 from obhut.datamap.models import DatabaseMap
-from obhut.erasure import ledger, objects
+from obhut.erasure import ledger, objects, reading
 from obhut.erasure.erase import MAPS
 from obhut.erasure.errors import ErasureListError
 from obhut.foundation.actors import Actor
@@ -274,8 +274,8 @@ def _wal(repository: Repository, backup: Backup, target: RecoveryTarget) -> tupl
 def _list(settings: Settings, database: str, clock: Clock) -> tuple[str | None, int, str, int]:
     try:
         ledger.verify_list(settings, settle_at=clock)
-        head = ledger.head()
-        return None, head.size, head.hash.hex(), ledger.count(database)
+        head = reading.head()
+        return None, head.size, head.hash.hex(), reading.count(database)
     except ErasureListError as error:
         return error.fact, 0, "", 0
 

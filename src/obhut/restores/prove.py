@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from obhut.datamap.graph import Graph
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.canary import Canary
 from obhut.erasure.subjects import Person, lookup
 from obhut.postgres.connections import Session
@@ -130,7 +130,7 @@ def prove(evidence: Evidence, progress: Progress) -> Proof:
         )
         with progress.phase("asking for erased people", None, "people"):
             absences = absence.ask(target, graph, evidence.list_size, ledger.fingerprint_key(), evidence.now)
-            listed = any(ledger.open_list(graph.database, as_of=evidence.list_size, size=1))
+            listed = any(reading.open_list(graph.database, as_of=evidence.list_size, size=1))
         with progress.phase("looking for people who are not listed", None, "people"):
             innocents = bystanders.count(
                 source, evidence.source_graph, evidence.rows, evidence.list_size, ledger.fingerprint_key(), evidence.now

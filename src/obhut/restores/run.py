@@ -21,7 +21,7 @@ from obhut.controllers.vocabulary import Action
 from obhut.datamap.graph import Graph, map_version
 from obhut.datamap.load import load as load_map
 from obhut.erasure import canary as canaries
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.closure import resolve
 from obhut.erasure.entries import Tombstone
 from obhut.erasure.execute import execute
@@ -227,7 +227,7 @@ class Restore:
             if step.already is None:
                 rules = load_map(self.settings.database(self.request.database).map).database(self.request.database)
                 condemned = canaries.condemn(self.request.database, map_version(rules), self.actor, self.clock)
-                step.record(list_size=ledger.head().size, canaries=len(condemned))
+                step.record(list_size=reading.head().size, canaries=len(condemned))
             self.head = int(str(step.facts["list_size"]))
 
     def _quarantine(self) -> Quarantine:
@@ -385,7 +385,7 @@ class Restore:
                     yield chunk
                     advance(len(chunk))
 
-            decisions = ledger.resolutions(self.request.database)
+            decisions = reading.resolutions(self.request.database)
             self.found = find(source, graph, counted(), ledger.fingerprint_key(), self.run.started_at, decisions)
             with explained():
                 effects = resolve(source, graph, self.found.seeds)
@@ -466,11 +466,11 @@ class Restore:
         with target.session(self.application) as session:
             killed = _LATE in streams.finished(session)  # a killed pass deleted rows, and nobody knows any more in which tables
             while True:
-                size = ledger.head().size
-                fresh = [item for chunk in ledger.open_list(database, as_of=size, after=applied) for item in chunk]
+                size = reading.head().size
+                fresh = [item for chunk in reading.open_list(database, as_of=size, after=applied) for item in chunk]
                 if not fresh:
                     break
-                decisions = ledger.resolutions(database)
+                decisions = reading.resolutions(database)
                 mine = preflight.require_graph(self.settings, database, session)
 
                 def looked_up(mine: Graph = mine, fresh: list[Tombstone] = fresh, decisions: Decisions = decisions) -> Found:
@@ -538,7 +538,7 @@ class Restore:
     def _circumstances(
         self, held: Quarantine, graph: Graph, system: str, version: int, *, owned: bool, scope: str = "database", schema: str | None = None
     ) -> certificate.Circumstances:
-        head = ledger.head()
+        head = reading.head()
         return certificate.Circumstances(
             run=self.run.id,
             scope=scope,
@@ -553,7 +553,7 @@ class Restore:
             server_version=version,
             list_size=self.head,
             list_hash=head.hash.hex() if head.size == self.head else "",
-            tombstones=ledger.count(self.request.database),
+            tombstones=reading.count(self.request.database),
             people_found=self.found.people,
             people_other=self.found.later,
             map_version=graph.version,

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 from obhut.controllers import gate, register
 from obhut.controllers.vocabulary import Action, SubjectRef, canonical_key
 from obhut.datamap.graph import Graph
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.closure import select_rows
 from obhut.erasure.subjects import lookup
@@ -158,7 +158,7 @@ class SideRestore(Restore):
     def _require_current(self, target: Session) -> None:
         """Refuse when somebody was erased since the list was read: no later erasure would look into the side schema."""
         with ledger.places().writing():
-            late = any(ledger.open_list(self.side.database, after=self.head, size=1))
+            late = any(reading.open_list(self.side.database, after=self.head, size=1))
         if late:
             target.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(self.side.schema)))
             raise RestoreRefusedError(

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from obhut.datamap.graph import Graph, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.entries import Action, Tombstone
 from obhut.erasure.errors import ErasureListError
 from obhut.foundation.errors import ObhutError
@@ -222,13 +222,13 @@ def _absence(content: Mapping[str, Any], settings: Settings | None, session: Ses
         ledger.open_ledger(settings)
         graph = require_graph(settings, database, session)
         size = int(content["erasure_list"]["size"])
-        if ledger.head().size < size:
-            yield Finding("the erasure list is not older than the certificate", "failed", said=size, found=ledger.head().size)
+        if reading.head().size < size:
+            yield Finding("the erasure list is not older than the certificate", "failed", said=size, found=reading.head().size)
             return
         key = ledger.fingerprint_key()
-        for kind in ledger.subject_kinds(database):
+        for kind in reading.subject_kinds(database):
             found, asked = 0, 0
-            for tombstones in ledger.open_list(database, as_of=size, subject_kind=kind, size=_CHUNK):
+            for tombstones in reading.open_list(database, as_of=size, subject_kind=kind, size=_CHUNK):
                 erased = [item for item in tombstones if item.action is Action.ERASE and item.key is not None]
                 asked += len(erased)
                 found += _present(session, graph, graph.subject(kind), erased, key)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.entries import Action, Decision, Inventory, State
 from obhut.erasure.errors import CopyMayExistError, EntryError, IllegalMoveError, ListNotOpenError, TombstoneMissingError
 from obhut.foundation.actors import Actor, Role
@@ -18,7 +18,7 @@ INS = "ins_2"
 
 
 def flat(database="courses", **options):
-    return [item for chunk in ledger.open_list(database, **options) for item in chunk]
+    return [item for chunk in reading.open_list(database, **options) for item in chunk]
 
 
 def test_without_a_list_nothing_is_recorded(control, clock, new):
@@ -35,8 +35,8 @@ def test_a_recorded_tombstone_is_in_list_mirror_and_anchor(opened_list, clock, n
     assert tombstone.erased_at == clock.now()
     report = ledger.verify_list(opened_list)
     assert (report.size, report.anchored, report.segments) == (1, 1, 1)
-    assert ledger.head().size == 1
-    assert ledger.head().signed_at == clock.now()
+    assert reading.head().size == 1
+    assert reading.head().signed_at == clock.now()
     assert flat() == [tombstone]
 
 
@@ -60,7 +60,7 @@ def test_recording_twice_adds_nothing(opened_list, clock, new):
     assert [item.id for item in again[:2]] == [first[1].id, first[0].id]
     assert again[1].state is State.EFFECTIVE
     assert again[2].seq == 4
-    assert ledger.count("courses") == 3
+    assert reading.count("courses") == 3
 
 
 def test_another_incarnation_action_epoch_or_database_is_another_tombstone(opened_list, clock, new):
@@ -84,7 +84,7 @@ def test_composite_and_awkward_keys_come_back_as_they_were(opened_list, clock, n
     ledger.record(items, clock)
     assert [item.key for item in flat()] == keys
     assert [item.key for item in ledger.record(items, clock)] == keys
-    assert ledger.count("courses") == len(keys)
+    assert reading.count("courses") == len(keys)
     assert ledger.verify_list(opened_list).size == len(keys)
 
 
@@ -95,7 +95,7 @@ def test_invalid_text_is_refused_before_anything_is_written(opened_list, clock, 
             ledger.record([new(1), new(key)], clock)
     with pytest.raises(EntryError):
         ledger.record([type(new(1))("courses", "ctl_1", "user", (), Action.ERASE, "map-1", "ins_1")], clock)
-    assert ledger.count("courses") == 0
+    assert reading.count("courses") == 0
     assert ledger.record([new(1)], clock)[0].seq == 1
 
 
@@ -138,7 +138,7 @@ def test_lifting_forgets_the_person(opened_list, clock, new):
     """Key, fingerprint and salt of a lifted tombstone are gone; the list still verifies."""
     (tombstone,) = ledger.record([new(1, fingerprint="aa" * 32)], clock)
     ledger.lift([tombstone.id], INS, clock)
-    assert ledger.find([tombstone.id])[0].key is None
+    assert reading.find([tombstone.id])[0].key is None
     assert ledger.places().session().row("SELECT key, fingerprint, salt FROM erasure_tombstone") == (None, None, None)
     ledger.verify_list(opened_list)
 
@@ -187,10 +187,10 @@ def test_a_conflict_is_settled_for_one_fingerprint_and_forgotten_with_the_person
     (tombstone,) = ledger.record([new(1, fingerprint="aa" * 32)], clock)
     ledger.resolve(tombstone.id, "bb" * 32, Decision.SAME_PERSON, INS, clock)
     ledger.resolve(tombstone.id, "bb" * 32, Decision.OTHER_PERSON, INS, clock)
-    assert ledger.resolutions("courses") == {1: {"bb" * 32: Decision.OTHER_PERSON}}
+    assert reading.resolutions("courses") == {1: {"bb" * 32: Decision.OTHER_PERSON}}
     ledger.verify_list(opened_list)
     ledger.lift([tombstone.id], INS, clock)
-    assert ledger.resolutions("courses") == {}
+    assert reading.resolutions("courses") == {}
     ledger.verify_list(opened_list)
     with pytest.raises(IllegalMoveError):
         ledger.resolve(tombstone.id, "bb" * 32, Decision.SAME_PERSON, INS, clock)
@@ -198,26 +198,26 @@ def test_a_conflict_is_settled_for_one_fingerprint_and_forgotten_with_the_person
 
 def test_epochs_count_up_a_database_and_repeat_for_the_same_run(opened_list, clock):
     """Each opened restore starts an epoch; asking again for the same run returns the same one."""
-    assert ledger.current_epoch("courses") == 0
+    assert reading.current_epoch("courses") == 0
     first = ledger.new_epoch("courses", "run_1", "7000000000000000001", 2, clock)
     assert ledger.new_epoch("courses", "run_1", "7000000000000000001", 2, clock) == first
     assert ledger.new_epoch("courses", "run_2", "7000000000000000001", 3, clock).number == 2
     assert ledger.new_epoch("other", "run_3", "7000000000000000002", 1, clock).number == 1
-    assert ledger.current_epoch("courses") == 2
+    assert reading.current_epoch("courses") == 2
     ledger.verify_list(opened_list)
 
 
 def test_the_open_list_comes_in_chunks_of_one_kind_and_of_one_moment(opened_list, clock, new):
     """Chunks hold one subject kind, respect ``as_of`` and ``after``, and leave other databases out."""
     ledger.record([new(number, kind=kind) for number in range(25) for kind in ("user", "teacher")] + [new(1, database="other")], clock)
-    chunks = list(ledger.open_list("courses", size=10))
+    chunks = list(reading.open_list("courses", size=10))
     assert [len(chunk) for chunk in chunks] == [10, 10, 5, 10, 10, 5]
     assert all(len({item.subject_kind for item in chunk}) == 1 for chunk in chunks)
-    size = ledger.head().size
-    reading = ledger.open_list("courses", size=10)
-    next(reading)
+    size = reading.head().size
+    rest = reading.open_list("courses", size=10)
+    next(rest)
     ledger.record([new(100)], clock)
-    assert sum(len(chunk) for chunk in reading) == 40
+    assert sum(len(chunk) for chunk in rest) == 40
     assert [item.key for item in flat(after=size)] == [("100",)]
     assert len(flat(as_of=size)) == 50
     assert len(flat(subject_kind="teacher")) == 25
@@ -228,20 +228,20 @@ def test_the_highest_keys_are_known_at_each_position(opened_list, clock, new):
     make = type(new(1))
     for key in (("7", "x"), ("12", "9"), ("abc", "3"), ("9" * 30, "1")):
         ledger.record([make("courses", "ctl_1", "seat", key, Action.ERASE, "m", "i")], clock)
-    assert ledger.highest_keys("courses", "seat") == {0: 12, 1: 9}
-    assert ledger.highest_keys("courses", "user") == {}
-    assert ledger.subject_kinds("courses") == ["seat"]
+    assert reading.highest_keys("courses", "seat") == {0: 12, 1: 9}
+    assert reading.highest_keys("courses", "user") == {}
+    assert reading.subject_kinds("courses") == ["seat"]
 
 
 def test_a_look_at_a_key_is_on_record(opened_list, clock, new):
     """Listing withholds keys; revealing one names the actor and the purpose."""
     (tombstone,) = ledger.record([new(5)], clock)
-    assert ledger.page()[0].key is None
+    assert reading.page()[0].key is None
     actor = Actor(Role.OPERATOR, "u-1")
-    assert ledger.reveal(tombstone.id, actor, ledger.Purpose.AUDIT, clock) == (("5",), "")
+    assert reading.reveal(tombstone.id, actor, reading.Purpose.AUDIT, clock) == (("5",), "")
     assert ledger.places().session().rows("SELECT tombstone, actor, purpose FROM erasure_access") == [(1, "operator:u-1", "audit")]
     with pytest.raises(TombstoneMissingError):
-        ledger.reveal("ts_unknown", actor, ledger.Purpose.AUDIT, clock)
+        reading.reveal("ts_unknown", actor, reading.Purpose.AUDIT, clock)
 
 
 def test_several_writers_at_once_make_one_chain(opened_list, clock, new):
@@ -263,7 +263,7 @@ def test_several_writers_at_once_make_one_chain(opened_list, clock, new):
     for thread in threads:
         thread.join(60)
     assert failures == []
-    assert ledger.count("courses") == 50
+    assert reading.count("courses") == 50
     assert ledger.verify_list(opened_list).size == 50
 
 
@@ -320,4 +320,4 @@ def test_a_tombstone_outlives_a_rolled_back_transaction_of_the_caller(opened_lis
     with transaction.atomic():
         ledger.record([new(1)], clock)
         transaction.set_rollback(True)
-    assert ledger.count("courses") == 1
+    assert reading.count("courses") == 1

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.entries import Action, Decision, Inventory, NewTombstone, State
 from obhut.erasure.errors import IllegalMoveError
 
@@ -59,7 +59,7 @@ def make_machine(opened_list, clock):
         def erase(self, data):
             chosen = data.draw(st.lists(st.sampled_from(sorted(self.model)), unique=True, max_size=3)) if self.model else []
             clock.move(timedelta(seconds=1))
-            items = ledger.find(chosen)
+            items = reading.find(chosen)
             if any(self.model[i][4] in {State.LIFTED, State.RETIRED} for i in chosen):
                 try:
                     ledger.mark_effective("run", items, "0/1", clock)
@@ -106,7 +106,7 @@ def make_machine(opened_list, clock):
 
         @rule()
         def lose_the_control_database(self):
-            if not ledger.head().size:
+            if not reading.head().size:
                 return
             session = ledger.places().session()
             session.execute("SET session_replication_role = replica")
@@ -117,7 +117,7 @@ def make_machine(opened_list, clock):
 
         @rule()
         def lose_the_mirror(self):
-            if ledger.head().size:
+            if reading.head().size:
                 shutil.rmtree(opened_list.erasure_list.mirror)
                 ledger.recover(opened_list, clock)
 
@@ -130,12 +130,12 @@ def make_machine(opened_list, clock):
         def the_list_is_the_model(self):
             if not hasattr(self, "model"):
                 return
-            found = {item.id: item for chunk in ledger.open_list("courses") for item in chunk}
+            found = {item.id: item for chunk in reading.open_list("courses") for item in chunk}
             expected = {i: e for i, e in self.model.items() if e[4] in {State.RECORDED, State.EFFECTIVE}}
             assert {i: [t.key, t.fingerprint, t.action, t.epoch, t.state] for i, t in found.items()} == {
                 i: [(e[0],), e[1], e[2], e[3], e[4]] for i, e in expected.items()
             }
-            for item in ledger.find(self.tombstones(State.LIFTED) + self.tombstones(State.RETIRED)):
+            for item in reading.find(self.tombstones(State.LIFTED) + self.tombstones(State.RETIRED)):
                 assert item.key is None
             report = ledger.verify_list(opened_list, settle_at=clock)
             assert report.states == {state: len(self.tombstones(state)) for state in State}

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from obhut.erasure import errors, ledger
+from obhut.erasure import errors, ledger, reading
 from obhut.erasure.entries import Decision
 from obhut.erasure.notes import ANCHOR_NAME, SIGNING_KEY_NAME
 from obhut.keystore import LocalKeystore
@@ -305,7 +305,7 @@ def test_a_rolled_back_database_is_found_and_recovered(places, clock, new):
     """An older copy of the control database is refused by verification and by recording, and completed from the mirror."""
     kept = places.keep()
     (later,) = ledger.record([new(9)], clock)
-    ledger.lift([ledger.page()[2].id], INS, clock)
+    ledger.lift([reading.page()[2].id], INS, clock)
     places.put_database(kept)
     places.fresh()
     assert code_of(places.settings) == "erasure-list-rolled-back"
@@ -313,16 +313,16 @@ def test_a_rolled_back_database_is_found_and_recovered(places, clock, new):
         ledger.record([new(10)], clock)
     assert ledger.recover(places.settings, clock).to_list == 2
     assert ledger.verify_list(places.settings).size == 9
-    assert ledger.find([later.id])[0].key == ("9",)
-    assert [item.key for chunk in ledger.open_list("courses") for item in chunk] == [("1",), ("9",)]
+    assert reading.find([later.id])[0].key == ("9",)
+    assert [item.key for chunk in reading.open_list("courses") for item in chunk] == [("1",), ("9",)]
 
 
 def test_an_emptied_database_is_found_and_recovered(places, clock, new):
     """A new, empty control database is refused, and rebuilt from the mirror with every key that is still needed."""
     before = (
-        [item for chunk in ledger.open_list("courses") for item in chunk],
-        ledger.resolutions("courses"),
-        ledger.current_epoch("courses"),
+        [item for chunk in reading.open_list("courses") for item in chunk],
+        reading.resolutions("courses"),
+        reading.current_epoch("courses"),
     )
     places.sql(*(f"DELETE FROM {name}" for name in ALL_TABLES))
     places.fresh()
@@ -331,9 +331,9 @@ def test_an_emptied_database_is_found_and_recovered(places, clock, new):
     assert ledger.recover(places.settings, clock).to_list == 7
     ledger.verify_list(places.settings)
     after = (
-        [item for chunk in ledger.open_list("courses") for item in chunk],
-        ledger.resolutions("courses"),
-        ledger.current_epoch("courses"),
+        [item for chunk in reading.open_list("courses") for item in chunk],
+        reading.resolutions("courses"),
+        reading.current_epoch("courses"),
     )
     assert after == before
     assert ledger.places().session().value("SELECT count(*) FROM erasure_tombstone WHERE key IS NULL") == 1
