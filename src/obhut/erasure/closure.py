@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Reference, TableNode
 from obhut.datamap.models import Treatment, Verb
+from obhut.erasure import changes
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.effects import Change, Effects, NamedChange, Seed, TableEffect, Trace, group_changes, union
 from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.queries import Absent, Leading, Queries
 from obhut.erasure.refusals import PlanConflictError
-from obhut.masking import expressions
 from obhut.postgres.catalogue import Action as OnDelete
 from obhut.postgres.catalogue import ForeignKey, Table
 from obhut.postgres.connections import Session
@@ -38,7 +38,6 @@ from obhut.postgres.sql import array_literal
 __all__ = ["Change", "Effects", "Seed", "TableEffect", "Trace", "resolve", "select_rows", "traces"]
 
 ORPHAN_CHUNK = 20_000
-_SET, _UNLINK, _ANONYMISE = range(3)  # order of changes
 
 
 @dataclass
@@ -183,17 +182,14 @@ class Closure:
         self._queue.append(lambda: self._follow_deletion(cohort, oid, new))
 
     def _anonymise(self, root: Table, oid: int, rows: RowAddresses, only: tuple[str, ...], reason: str) -> None:
-        node = self._graph.tables.get(root.oid)
-        rules = {column: rule for column, rule in (node.anonymise if node else {}).items() if not only or column in only}
+        rules = changes.rules(self._graph.tables.get(root.oid), only)
         if rules:
-            made = {column: expressions.anonymised(rule, root.by_name[column]) for column, rule in rules.items()}
-            nulls = frozenset(column for column, rule in rules.items() if rule.way == "null")
-            self._change(oid, NamedChange(_ANONYMISE, f"anonymise {root.oid} {','.join(sorted(rules))}", made, nulls), rows)
+            self._change(oid, changes.anonymising(root, rules), rows)
             self._note(root, Verb.ANONYMISE, reason, oid, rows)
 
     def _change(self, oid: int, change: NamedChange, rows: RowAddresses) -> None:
-        changes = self._relations[oid].changes
-        changes[change] = changes.get(change, _NONE) | rows
+        known = self._relations[oid].changes
+        known[change] = known.get(change, _NONE) | rows
 
     def _note(self, root: Table, verb: Verb, reason: str, oid: int, rows: RowAddresses) -> None:
         noted = self._reasons[root.full_name, verb, reason]
@@ -258,30 +254,14 @@ class Closure:
                 "Use delete or anonymise for this link, or make a column nullable.",
             )
         if link.form is not LinkForm.COLUMNS:
-            self._settings.setdefault(_setting(change), set()).update(keys)
+            self._settings.setdefault(changes.setting(change), set()).update(keys)
         self._change(oid, change, rows)
         self._note(child, Verb.UNLINK, f"names {parent} by {link.name}", oid, rows)
 
     def _unlink_change(self, link: Link) -> NamedChange:
-        """Return the change that takes the key of a link away; without expressions when no column may be null."""
         if id(link) not in self._unlinking:
-            self._unlinking[id(link)] = self._make_unlink_change(link)
+            self._unlinking[id(link)] = changes.unlinking(self._catalogue, link, self._numbers[id(link)])
         return self._unlinking[id(link)]
-
-    def _make_unlink_change(self, link: Link) -> NamedChange:
-        child = self._catalogue.tables[link.child]
-        name = f"unlink {link.child} {self._numbers[id(link)]}"
-        if link.form is LinkForm.COLUMNS:
-            columns = link.unlinked_columns(self._catalogue)
-            return NamedChange(_UNLINK, name, dict.fromkeys(columns, expressions.null), frozenset(columns))
-        column = child.by_name[link.columns[0]]
-        setting = _setting(NamedChange(_UNLINK, name, {}))
-        made = (
-            expressions.array_without(setting, column)
-            if link.form is LinkForm.ARRAY
-            else expressions.json_without(setting, column, link.path)
-        )
-        return NamedChange(_UNLINK, name, {column.name: made})
 
     # -- along foreign keys ---------------------------------------------------------------------------------------------------
 
@@ -332,14 +312,7 @@ class Closure:
         if key.on_delete is OnDelete.CASCADE:
             self._delete(cohort, child, rows, f"{reference} (ON DELETE CASCADE)")
             return
-        table = self._catalogue.tables[child]
-        columns = key.set_columns or key.columns
-        if key.on_delete is OnDelete.SET_NULL:
-            made = dict.fromkeys(columns, expressions.null)
-            self._change(child, NamedChange(_SET, f"set null {key.oid}", made, frozenset(columns)), rows)
-        else:
-            defaults = {column: expressions.column_default(table.by_name[column]) for column in columns}
-            self._change(child, NamedChange(_SET, f"set default {key.oid}", defaults, frozenset(columns)), rows)
+        self._change(child, changes.following(key, self._catalogue.tables[child]), rows)
         self._note(self._catalogue.root(child), Verb.UNLINK, f"{reference} (ON DELETE {key.on_delete.name.replace('_', ' ')})", child, rows)
 
     # -- shared parents -------------------------------------------------------------------------------------------------------
@@ -403,10 +376,10 @@ class Closure:
                     f"rows of {table.full_name} would be both kept on a legal ground and deleted",
                     "Which links or foreign keys of the table lead to both? Correct the treatments in the data map.",
                 )
-            changes = tuple(group_changes(table, state.changes, state.deleted))
+            grouped = tuple(group_changes(table, state.changes, state.deleted))
             reached = union(state.reached.values())
-            if state.deleted or changes or reached:
-                tables[oid] = TableEffect(table, state.deleted, changes, reached)
+            if state.deleted or grouped or reached:
+                tables[oid] = TableEffect(table, state.deleted, grouped, reached)
         return Effects(tables, {name: array_literal(sorted(keys)) for name, keys in self._settings.items()}, self._planned())
 
     def _planned(self) -> tuple[PlannedEffect, ...]:
@@ -465,12 +438,12 @@ class Closure:
 
     def _defaulting_to(self, key: ForeignKey, effect: TableEffect) -> int:
         """Return how many rows would get a default that names a deleted row."""
-        change = NamedChange(_SET, f"set default {key.oid}", {})
+        change = changes.defaulting(key)
         rows: dict[int, RowAddresses] = {}
         for leaf in self._catalogue.leaves(key.table):
             state = self._relations[leaf.oid]
             # Unlinking comes after the default and makes it null.
-            nulled = union(found for other, found in state.changes.items() if other.order > _SET and other.nulls & set(key.columns))
+            nulled = union(found for other, found in state.changes.items() if other.order > changes.SET and other.nulls & set(key.columns))
             if left := state.changes.get(change, _NONE) - state.deleted - nulled:
                 rows[leaf.oid] = left
         if not rows or not self._queries.defaults(key).get(effect.table.oid, _NONE) & effect.deleted:
@@ -555,7 +528,3 @@ def select_rows(session: Session, graph: Graph, rows: Mapping[int, RowAddresses]
 def _guarded(link: Link) -> bool:
     """Whether a foreign key makes sure that the link never names a row that is not there."""
     return link.foreign_key is not None and link.foreign_key.validated and link.foreign_key.enforced
-
-
-def _setting(change: NamedChange) -> str:
-    return "obhut.keys_" + change.name.removeprefix("unlink ").replace(" ", "_")

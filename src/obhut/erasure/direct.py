@@ -16,12 +16,11 @@ from graphlib import CycleError, TopologicalSorter
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Reference, Subject
 from obhut.datamap.models import Verb
-from obhut.erasure import objects
+from obhut.erasure import changes, objects
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.subjects import Found
 from obhut.foundation.faultpoints import reach
-from obhut.masking import expressions
 from obhut.postgres.catalogue import Action as OnDelete
 from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Params, Session
@@ -116,12 +115,12 @@ def _anonymising(graph: Graph, subject: Subject, paths: dict[int, list[Path]], r
         return None
     if any(objects.columns(graph.catalogue.tables[oid]) for oid in relations):
         return None
-    changes = {oid: _change(graph, subject, oid, path) for oid, (path,) in paths.items()}
-    apart = tuple(change for change in changes.values() if change is not None)
-    if changes[subject.table] is None:
+    updates = {oid: _change(graph, subject, oid, path) for oid, (path,) in paths.items()}
+    apart = tuple(update for update in updates.values() if update is not None)
+    if updates[subject.table] is None:
         return None
     tables = [
-        (graph.catalogue.tables[oid].full_name, _reason(graph, subject, paths[oid][0])) for oid in changes if changes[oid] is not None
+        (graph.catalogue.tables[oid].full_name, _reason(graph, subject, paths[oid][0])) for oid in updates if updates[oid] is not None
     ]
     order = tuple(range(len(apart)))
     return DirectPlan(Verb.ANONYMISE, _together(apart, ()), None, apart, order, tuple(tables), (), relations, _keys(graph, subject, apart))
@@ -130,14 +129,11 @@ def _anonymising(graph: Graph, subject: Subject, paths: dict[int, list[Path]], r
 def _change(graph: Graph, subject: Subject, oid: int, path: Path) -> Composable | None:
     """Return the UPDATE of one table by the rules of its columns; None where no column has any."""
     table, only = graph.catalogue.tables[oid], path[-1].anonymises if path else ()
-    rules = {name: rule for name, rule in graph.tables[oid].anonymise.items() if not only or name in only}
+    rules = changes.rules(graph.tables[oid], only)
     if not rules:
         return None
-    assignments = SQL(", ").join(
-        SQL("{} = {}").format(Identifier(name), expressions.anonymised(rules[name], column)(Identifier(name)))
-        for name, column in table.by_name.items()
-        if name in rules
-    )
+    values = changes.anonymising(table, rules).expressions
+    assignments = SQL(", ").join(SQL("{} = {}").format(Identifier(name), value(Identifier(name))) for name, value in values.items())
     # A rule may read columns of its row by their bare names, so no second relation stands in reach of them.
     sources, condition = _way(graph, subject, path)
     if sources:
