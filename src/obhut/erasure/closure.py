@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from obhut.datamap.graph import Graph, Link, LinkForm, Reference, TableNode
 from obhut.datamap.models import Treatment, Verb
 from obhut.erasure import changes
 from obhut.erasure.addresses import RowAddresses
-from obhut.erasure.effects import Change, Effects, NamedChange, Seed, TableEffect, Trace, group_changes, union
+from obhut.erasure.conflicts import Conflicts
+from obhut.erasure.effects import Change, Effects, NamedChange, Relation, Seed, TableEffect, Trace, group_changes, union
 from obhut.erasure.entries import Action
 from obhut.erasure.plan import Cohort, PlannedEffect
 from obhut.erasure.queries import Absent, Leading, Queries
@@ -40,24 +40,6 @@ __all__ = ["Change", "Effects", "Seed", "TableEffect", "Trace", "resolve", "sele
 ORPHAN_CHUNK = 20_000
 
 
-@dataclass
-class _Relation:
-    """The growing state of one relation."""
-
-    deleted: RowAddresses = field(default_factory=RowAddresses)
-    deleted_by: dict[Cohort, RowAddresses] = field(default_factory=dict)
-    reached: dict[Cohort, RowAddresses] = field(default_factory=dict)
-    kept: RowAddresses = field(default_factory=RowAddresses)
-    soft: RowAddresses = field(default_factory=RowAddresses)  # anonymised: they stay, but no longer stand for a person
-    candidates: RowAddresses = field(default_factory=RowAddresses)  # shared parents that a link led to
-    changes: dict[NamedChange, RowAddresses] = field(default_factory=dict)
-
-    def nulled(self, columns: Iterable[str]) -> RowAddresses:
-        """Return the rows in which one of the columns becomes null (or its default)."""
-        wanted = frozenset(columns)
-        return union(rows for change, rows in self.changes.items() if change.nulls & wanted)
-
-
 class Closure:
     """One run of the fixpoint. Use :func:`resolve` or :func:`select_rows`."""
 
@@ -65,7 +47,7 @@ class Closure:
         self._graph = graph
         self._catalogue = graph.catalogue
         self._queries = Queries(session, graph.catalogue)
-        self._relations: dict[int, _Relation] = defaultdict(_Relation)
+        self._relations: dict[int, Relation] = defaultdict(Relation)
         self._queue: deque[Callable[[], None]] = deque()
         self._settings: dict[str, set[str]] = {}
         self._reasons: dict[tuple[str, Verb, str], dict[int, RowAddresses]] = defaultdict(lambda: defaultdict(RowAddresses))
@@ -195,17 +177,11 @@ class Closure:
         noted = self._reasons[root.full_name, verb, reason]
         noted[oid] = noted[oid] | rows
 
-    def _ancestors(self, oid: int) -> Iterator[int]:
-        current: int | None = oid
-        while current is not None:
-            yield current
-            current = self._catalogue.tables[current].parent
-
     # -- along links ----------------------------------------------------------------------------------------------------------
 
     def _follow_links(self, cohort: Cohort, oid: int, rows: RowAddresses) -> None:
         parent = self._catalogue.tables[oid]
-        for ancestor in self._ancestors(oid):
+        for ancestor in self._catalogue.ancestors(oid):
             for link in self._links.get(ancestor, ()):
                 treatment = link.treatment(anonymising=cohort.anonymising)
                 if self._selecting:
@@ -267,7 +243,7 @@ class Closure:
 
     def _follow_deletion(self, cohort: Cohort, oid: int, rows: RowAddresses) -> None:
         parent = self._catalogue.tables[oid]
-        for ancestor in self._ancestors(oid):
+        for ancestor in self._catalogue.ancestors(oid):
             for link in self._links.get(ancestor, ()):
                 if cohort.verb(link.treatment(anonymising=cohort.anonymising)) is Verb.ANONYMISE:
                     self._drop_key(link, self._queries.linked(link, parent, rows))
@@ -392,12 +368,16 @@ class Closure:
                 planned.append(PlannedEffect(table, verb, reason, count))
         return tuple(planned)
 
+    def conflicts(self) -> Conflicts:
+        """Return what looks for conflicts in the outcome."""
+        return Conflicts(self._catalogue, self._queries, self._relations, self._foreign_keys, self._deletes_along)
+
     def traces(self) -> list[Trace]:
         """Return the keys of deleted rows by which rows without a foreign key could still name them."""
         found = []
         for oid, state in self._relations.items():
             table = self._catalogue.tables[oid]
-            for ancestor in self._ancestors(oid):
+            for ancestor in self._catalogue.ancestors(oid):
                 parent = self._catalogue.tables[ancestor]
                 wanted = {link.parent_columns for link in self._links.get(ancestor, ()) if not _guarded(link)}
                 for columns in sorted(wanted):
@@ -406,72 +386,6 @@ class Closure:
                         if pieces := self._queries.keys(table, columns, rows):
                             found.append(Trace(cohort, Absent(ancestor, columns, types, pieces)))
         return found
-
-    # -- conflicts ------------------------------------------------------------------------------------------------------------
-
-    def conflicts(self, effects: Effects) -> Iterator[tuple[str, str]]:
-        """Yield fact and hint for everything that the server would refuse: references to deleted rows, nulls where none may be."""
-        for oid, effect in effects.tables.items():
-            yield from self._null_conflicts(effect)
-            if effect.deleted:
-                for ancestor in self._ancestors(oid):
-                    for key in self._foreign_keys.get(ancestor, ()):
-                        if count := self._remaining(key, effect):
-                            child = self._catalogue.root(key.table).full_name
-                            yield (
-                                f"{count} rows of {child} that stay would still reference deleted rows (foreign key {key.name})",
-                                f"Give {child} a treatment for this link (delete, unlink, or keep with the subject anonymised).",
-                            )
-
-    def _remaining(self, key: ForeignKey, effect: TableEffect) -> int:
-        if key.on_delete in {OnDelete.CASCADE, OnDelete.SET_NULL}:
-            return 0  # followed already: each such row is deleted or has lost the key
-        if key.on_delete is OnDelete.SET_DEFAULT:
-            return self._defaulting_to(key, effect)
-        if all(self._deletes_along(cohort, key) for cohort in self._relations[effect.table.oid].deleted_by):
-            return 0
-        count = 0
-        for child, rows in self._queries.children(key, effect.table, effect.deleted).items():
-            state = self._relations[child]
-            count += (rows - state.deleted - state.nulled(key.columns)).count
-        return count
-
-    def _defaulting_to(self, key: ForeignKey, effect: TableEffect) -> int:
-        """Return how many rows would get a default that names a deleted row."""
-        change = changes.defaulting(key)
-        rows: dict[int, RowAddresses] = {}
-        for leaf in self._catalogue.leaves(key.table):
-            state = self._relations[leaf.oid]
-            # Unlinking comes after the default and makes it null.
-            nulled = union(found for other, found in state.changes.items() if other.order > changes.SET and other.nulls & set(key.columns))
-            if left := state.changes.get(change, _NONE) - state.deleted - nulled:
-                rows[leaf.oid] = left
-        if not rows or not self._queries.defaults(key).get(effect.table.oid, _NONE) & effect.deleted:
-            return 0
-        return sum(each.count for each in rows.values())
-
-    def _null_conflicts(self, effect: TableEffect) -> Iterator[tuple[str, str]]:
-        state, table = self._relations[effect.table.oid], effect.table
-        for change, rows in state.changes.items():
-            for column in sorted(change.nulls & change.expressions.keys()):
-                if table.by_name[column].not_null and rows - state.deleted and not self._set_otherwise(table, change, column):
-                    fact = f"{table.full_name}.{column} would become NULL, and it is NOT NULL"
-                    yield fact, "Give the rows another treatment in the data map."
-        for ancestor in self._ancestors(table.oid):
-            for key in self._catalogue.foreign_keys:
-                if key.enforced and key.table == ancestor and key.match_full and len(key.columns) > 1:
-                    for written in effect.changes:
-                        gone = frozenset(name for name, value in written.assignments.items() if value.as_string(None) == "NULL")
-                        left = [name for name in key.columns if name not in gone]
-                        if left and len(left) < len(key.columns) and self._queries.partly_null(table, left, written.rows):
-                            yield (
-                                f"{key.name} of {table.full_name} is MATCH FULL and would be null in part",
-                                "Unlink all its columns, or delete the rows.",
-                            )
-
-    def _set_otherwise(self, table: Table, change: NamedChange, column: str) -> bool:
-        """Whether a default stands in for the null."""
-        return change.name.startswith("set default") and table.by_name[column].default is not None
 
 
 _NONE = RowAddresses()
@@ -515,7 +429,7 @@ def _resolve(
 ) -> tuple[Effects, Closure]:
     closure = Closure(session, graph)
     effects = closure.run(seeds, traces)
-    if check_conflicts and (found := next(closure.conflicts(effects), None)):
+    if check_conflicts and (found := next(closure.conflicts().found(effects), None)):
         raise PlanConflictError(*found)
     return effects, closure
 

@@ -108,6 +108,24 @@ class NamedChange:
         return hash(self.name)
 
 
+@dataclass
+class Relation:
+    """The growing state of one relation while the fixpoint runs."""
+
+    deleted: RowAddresses = field(default_factory=RowAddresses)
+    deleted_by: dict[Cohort, RowAddresses] = field(default_factory=dict)
+    reached: dict[Cohort, RowAddresses] = field(default_factory=dict)
+    kept: RowAddresses = field(default_factory=RowAddresses)
+    soft: RowAddresses = field(default_factory=RowAddresses)  # anonymised: they stay, but no longer stand for a person
+    candidates: RowAddresses = field(default_factory=RowAddresses)  # shared parents that a link led to
+    changes: dict[NamedChange, RowAddresses] = field(default_factory=dict)
+
+    def nulled(self, columns: Iterable[str]) -> RowAddresses:
+        """Return the rows in which one of the columns becomes null (or its default)."""
+        wanted = frozenset(columns)
+        return union(rows for change, rows in self.changes.items() if change.nulls & wanted)
+
+
 def group_changes(table: Table, changed: Mapping[NamedChange, RowAddresses], deleted: RowAddresses) -> Iterator[Change]:
     """Split the changed rows by which changes apply, so that each row is written once with all its new values."""
     groups: list[tuple[RowAddresses, tuple[NamedChange, ...]]] = []

@@ -186,6 +186,13 @@ class Catalogue:
             table = self.tables[table.parent]
         return table
 
+    def ancestors(self, oid: int) -> Iterator[int]:
+        """Yield a table and every partitioned table above it."""
+        current: int | None = oid
+        while current is not None:
+            yield current
+            current = self.tables[current].parent
+
     @cached_property
     def _children(self) -> dict[int, list[Table]]:
         children: dict[int, list[Table]] = {}
