@@ -257,11 +257,11 @@ def key_value(kind: str, number: int) -> Any:
 
 
 @st.composite
-def estates(draw: Any, *, only_keys: bool = False, tree: bool = False) -> Estate:
+def estates(draw: Any, *, only_keys: bool = False, tree: bool = False, stay: bool = False) -> Estate:
     """Draw an estate.
 
     With ``only_keys`` its map says nothing that the foreign keys do not say; with ``tree`` nearly all rows hang on the people by foreign
-    keys without cycles and are deleted, which is what the short way is made for.
+    keys without cycles and are deleted, which is what the short way is made for; with ``stay`` nearly all of these rows are anonymised.
     """
     count = draw(st.integers(2, 8))
     tables: dict[str, Tab] = {}
@@ -269,6 +269,9 @@ def estates(draw: Any, *, only_keys: bool = False, tree: bool = False) -> Estate
         table = _table(draw, number, only_keys=only_keys or tree)
         if tree and number and draw(st.integers(0, 2)) == 0:
             table.erase, table.subject = "delete_if_orphaned", False
+        if stay and draw(st.integers(0, 9)):
+            table.erase = "anonymise"
+            _rules(draw, table)
         tables[table.name] = table
     parents = [table for table in tables.values() if table.primary]
     number = 0
@@ -343,10 +346,14 @@ def _table(draw: Any, number: int, *, only_keys: bool) -> Tab:
     table.when_anonymised = draw(st.sampled_from((None, None, None, "delete", "anonymise", "unlink")))
     if table.subject and table.when_anonymised == "unlink":
         table.when_anonymised = None
+    _rules(draw, table)
+    return table
+
+
+def _rules(draw: Any, table: Tab) -> None:
     for column, ways in PLAIN_RULES.items():
         if draw(st.booleans()):
             table.rules[column] = draw(st.sampled_from(ways))
-    return table
 
 
 def _ref(draw: Any, number: int, child: Tab, parent: Tab, *, only_keys: bool) -> Ref:

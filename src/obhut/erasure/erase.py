@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,14 +21,14 @@ from obhut.datamap.archive import archive
 from obhut.datamap.check import examine, require_clean
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import load
-from obhut.datamap.models import DatabaseMap, Verb
-from obhut.erasure import direct, known, ledger, reading, views
-from obhut.erasure.addresses import RowAddresses
-from obhut.erasure.closure import Effects, Seed, resolve
+from obhut.datamap.models import DatabaseMap
+from obhut.erasure import known, ledger, reading, views
+from obhut.erasure.closure import Seed, resolve
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
-from obhut.erasure.execute import NOT_SUPPORTED, TRIGGERED_CHANGE, Executed, execute, fence
+from obhut.erasure.execute import Executed, execute
 from obhut.erasure.plan import Calendar, Cohort, ErasurePlan, PlannedEffect, cohort_of, keep_periods
-from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError, explained, is_lasting
+from obhut.erasure.refusals import ErasureIncompleteError, SubjectMissingError, SupersededError, explained
+from obhut.erasure.short import UNKNOWN, ShortWay, ShortWays, UsualWayError, executed_directly, forbidden
 from obhut.erasure.shred import Shredder
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.erasure.verify import Answer, Verification, verify
@@ -40,11 +39,10 @@ from obhut.foundation.ids import InstructionId, Lsn, RunId, TombstoneId, new_id
 from obhut.foundation.settings import Settings
 from obhut.keystore.destruction import Destroyed
 from obhut.postgres.catalogue import read_catalogue
-from obhut.postgres.connections import Session, retrying
+from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError, SerializationError
 
 MAPS = "maps"  # archive of map versions, in the state directory
-_UNKNOWN = Lsn("")  # the position after the commit, until the second look tells it
 LOCK_TIMEOUT = "10s"
 _SCHEMA_STAMP = """
 SELECT (SELECT md5(string_agg(oid || ':' || xmin, ',' ORDER BY oid)) FROM pg_class WHERE relkind IN ('r', 'p', 'f') AND oid >= 16384),
@@ -79,23 +77,6 @@ class Outcome:
     keys: Destroyed | None = None
 
 
-class UsualWayError(Exception):
-    """Rolls the transaction back, so that the long way is gone; never leaves this package."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShortWay:
-    """How a kind of people is erased without going from row to row."""
-
-    plan: direct.DirectPlan
-    seed: Seed
-
-    @property
-    def locks(self) -> bool:
-        """Whether the people's rows are to be locked first: who is anonymised must not get new rows meanwhile, who is deleted cannot."""
-        return self.plan.verb is Verb.ANONYMISE
-
-
 class Eraser:
     """Erases people from one protected database; opened once, used for many erasures.
 
@@ -118,9 +99,7 @@ class Eraser:
         self._current = False  # whether this is the server that the last restore opened; a session never changes its server
         self._confirmed: Clock | None = None  # the clock of the last confirmation that the mirror may lack
         self._owners: dict[tuple[str, ...], str] = {}
-        self._direct: dict[tuple[str, Cohort], direct.DirectPlan | None] = {}
-        self._alike = False
-        self._doer = ThreadPoolExecutor(1, "rows")
+        self._short = ShortWays(self.session)
         self._shredder = Shredder(settings)
 
     def __enter__(self) -> Self:
@@ -129,7 +108,7 @@ class Eraser:
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         """Close the session, and bring the mirror up to what was confirmed meanwhile; a failure is not covered by another."""
-        self._doer.shutdown()
+        self._short.close()
         self._shredder.close()
         self.session.close()
         if self._confirmed is not None and failure is None:
@@ -163,7 +142,7 @@ class Eraser:
             if graph is None:
                 raise AssertionError("a graph is missing only with errors")
             self._graph, self._stamp, self._periods = graph, stamp, keep_periods(graph)
-            self._direct.clear()
+            self._short.forget()
         return self._graph
 
     def _refuse_superseded(self) -> None:
@@ -230,7 +209,7 @@ class Eraser:
             tombstones, executed = together
             executed, verification = self.look_again(tombstones, executed, clock)
             return self.conclude(run, kind, action, tombstones, executed, verification, clock, already=0)
-        self._keep_plans(alike=False)
+        self._short.keep_plans(alike=False)
         people = lookup(self.session, graph, kind, wanted, self.mac_key)
         pending = self._without_row(kind, wanted, people, allow_missing=allow_missing)
         permissions = self.permit(kind, people, asked, actor, clock, run)
@@ -277,7 +256,7 @@ class Eraser:
         except (UsualWayError, SerializationError):
             return None
         except DatabaseError as error:
-            if is_lasting(error) or error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
+            if forbidden(error):
                 return None  # the long way tells why
             raise
         reach("erase.committed")
@@ -287,10 +266,7 @@ class Eraser:
         """Return how so many people of a kind can be erased without going from row to row, if the map allows it."""
         subject, now = self.graph.subject(kind), clock.now()
         seed = Seed(cohort_of(self._periods, action, now, now), subject, {}, None)
-        plan = self._direct_plan(seed)
-        if plan is not None:
-            self._keep_plans(alike=people == 1)
-        return None if plan is None else ShortWay(plan, seed)
+        return self._short.way(self.graph, seed, people)
 
     def record_meanwhile(
         self, short: ShortWay, people: Sequence[Person], new: Sequence[NewTombstone], clock: Clock
@@ -301,19 +277,7 @@ class Eraser:
             UsualWayError: a trigger or rule watches; nothing was done to a row, and the tombstones are recorded.
         """
         self.archive_map()
-        if not people:
-            return [], ()
-        rows = RowAddresses([person.address for person in people])
-        found = Found([replace(short.seed, rows={people[0].oid: rows})], len(people))
-        doing = self._doer.submit(direct.run, self.session, short.plan, found, [person.key[0] for person in people])
-        try:
-            tombstones = ledger.record(new, clock)
-        finally:
-            wait([doing])  # the session is this thread's again
-        planned = doing.result()
-        if planned is None:
-            raise UsualWayError
-        return tombstones, planned
+        return self._short.meanwhile(short, people, lambda: ledger.record(new, clock)) if people else ([], ())
 
     def carry_out(self, tombstones: Sequence[Tombstone], clock: Clock, *, refresh: bool = True) -> tuple[Executed, Verification]:
         """Delete the rows of recorded people in one transaction, refresh the views that show them, and look again from outside.
@@ -338,7 +302,7 @@ class Eraser:
             return found
 
         with explained():
-            executed = self._short_way(people) or execute(self.session, self.graph, people)
+            executed = self._short.executed(self.graph, people) or execute(self.session, self.graph, people)
         reach("erase.committed")
         return self.look_again(tombstones, executed, clock, later=later, refresh=refresh)
 
@@ -360,44 +324,10 @@ class Eraser:
                 seen = verify(self.session, self.graph, kind, keys, cohort)
                 answers.extend(seen.answers)
                 position = seen.position or position
-        if executed.lsn == _UNKNOWN:
+        if executed.lsn == UNKNOWN:
             position = position or str(self.session.value("SELECT pg_current_wal_insert_lsn()"))
             executed = replace(executed, lsn=Lsn(position))
         return executed, Verification(tuple(answers), position)
-
-    def _short_way(self, people: Callable[[], Found]) -> Executed | None:
-        """Erase in one statement where the map allows it; None when the long way has to be gone."""
-        try:
-            return retrying(lambda: self._directly(people))
-        except DatabaseError as error:
-            if is_lasting(error) or error.sqlstate in {TRIGGERED_CHANGE, NOT_SUPPORTED}:
-                return None  # such as rows outside the plan: the long way tells which
-            raise
-
-    def _directly(self, people: Callable[[], Found]) -> Executed | None:
-        with self.session.transaction("repeatable read"):
-            found = people()
-            plans = [self._direct_plan(seed) for seed in found.seeds]
-            if len(plans) != 1 or plans[0] is None or found.seeds[0].missing:
-                return None
-            if plans[0].verb is Verb.ANONYMISE:
-                fence(self.session, self.graph, found)
-            planned = direct.run(self.session, plans[0], found)
-            if planned is None:
-                return None
-        return executed_directly(planned, found.people)
-
-    def _keep_plans(self, *, alike: bool) -> None:
-        """Plan the statements for one person once, since all of them are alike; for a crowd, for its number."""
-        if alike != self._alike:
-            self.session.set("plan_cache_mode", "force_generic_plan" if alike else "auto")
-            self._alike = alike
-
-    def _direct_plan(self, seed: Seed) -> direct.DirectPlan | None:
-        wanted = (seed.subject.kind, seed.cohort)
-        if wanted not in self._direct:
-            self._direct[wanted] = direct.compile_plan(self.graph, seed.subject, seed.cohort)
-        return self._direct[wanted]
 
     # -- steps ----------------------------------------------------------------------------------------------------------------
 
@@ -538,12 +468,6 @@ class Eraser:
             erased_at=clock.now(),
             state=State.RECORDED,
         )
-
-
-def executed_directly(planned: tuple[PlannedEffect, ...], people: int) -> Executed:
-    """Return what the short way came to; the second look tells the position behind its commit."""
-    deleted = sum(effect.rows for effect in planned if effect.verb is Verb.DELETE)
-    return Executed(Effects({}, {}, planned), people, deleted, sum(effect.rows for effect in planned) - deleted, _UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)

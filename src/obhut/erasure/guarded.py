@@ -16,9 +16,10 @@ from typing import Protocol
 from obhut.controllers.vocabulary import Action as Permitted
 from obhut.erasure import known, ledger, reading
 from obhut.erasure.entries import Action, NewTombstone, State, Tombstone
-from obhut.erasure.erase import Eraser, Outcome, UsualWayError, executed_directly
+from obhut.erasure.erase import Eraser, Outcome
 from obhut.erasure.execute import Executed, execute
-from obhut.erasure.refusals import explained, is_lasting
+from obhut.erasure.refusals import explained
+from obhut.erasure.short import UsualWayError, executed_directly, forbidden
 from obhut.erasure.subjects import Found, Person, find, lookup
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
@@ -115,7 +116,7 @@ def _together(
     except UsualWayError:
         return None  # and what was recorded is found by its key
     except DatabaseError as error:
-        if is_lasting(error):
+        if forbidden(error):
             return None
         raise
 
