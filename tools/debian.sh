@@ -1,36 +1,39 @@
 #!/usr/bin/env bash
-# Install Debian's PostgreSQL 15 for the tests against a second major version and a server with TLS. Fails loudly when it cannot.
+# Install Debian's PostgreSQL 15 for the tests against a second major version and a server with TLS, and SoftHSM2, the PKCS#11 token that
+# needs no hardware. Fails loudly when it cannot.
 # No cluster is created and no server started by the installation: the tests make their own on private sockets.
 set -euo pipefail
 
-if [ -n "${OBHUT_POSTGRES_15:-}" ] && [ -x "$OBHUT_POSTGRES_15/pg_ctl" ]; then exit 0; fi
-if [ -x /usr/lib/postgresql/15/bin/pg_ctl ]; then exit 0; fi
+wanted=()
+if ! [ -x "${OBHUT_POSTGRES_15:-/usr/lib/postgresql/15/bin}/pg_ctl" ] && ! [ -x /usr/lib/postgresql/15/bin/pg_ctl ]; then wanted+=(postgresql-15); fi
+if ! [ -e /usr/lib/softhsm/libsofthsm2.so ]; then wanted+=(softhsm2); fi
+if [ ${#wanted[@]} -eq 0 ]; then exit 0; fi
 
 if ! command -v apt-get >/dev/null; then
-  echo "make test: PostgreSQL 15 is missing, and this is no Debian or Ubuntu to install it on" >&2
-  echo "HINT: Install it and name its directory of programs: OBHUT_POSTGRES_15=/usr/pgsql-15/bin make test" >&2
+  echo "make test: ${wanted[*]} missing, and this is no Debian or Ubuntu to install it on" >&2
+  echo "HINT: Install it; the directory of PostgreSQL's programs can be named: OBHUT_POSTGRES_15=/usr/pgsql-15/bin make test" >&2
   exit 1
 fi
 root=()
 if [ "$(id -u)" -ne 0 ]; then
   if ! sudo -n true 2>/dev/null; then
-    echo "make test: Debian's PostgreSQL is missing, and installing it needs root" >&2
-    echo "HINT: Run \"sudo apt-get install postgresql-15\", then make test again." >&2
+    echo "make test: ${wanted[*]} missing, and installing it needs root" >&2
+    echo "HINT: Run \"sudo apt-get install ${wanted[*]}\", then make test again." >&2
     exit 1
   fi
   root=(sudo -n)
 fi
-echo "make test: installing Debian's PostgreSQL (no cluster is created)"
+echo "make test: installing ${wanted[*]} (no cluster is created)"
 "${root[@]}" mkdir -p /etc/postgresql-common/createcluster.d
 echo "create_main_cluster = false" | "${root[@]}" tee /etc/postgresql-common/createcluster.d/obhut.conf >/dev/null
 "${root[@]}" apt-get update -qq
-if ! apt-cache show postgresql-15 >/dev/null 2>&1; then
+if [[ " ${wanted[*]} " == *" postgresql-15 "* ]] && ! apt-cache show postgresql-15 >/dev/null 2>&1; then
   echo "make test: this distribution has no postgresql-15" >&2
   echo "HINT: Add PostgreSQL's own package source (pgdg), or install 15 otherwise and set OBHUT_POSTGRES_15 to its bin directory." >&2
   exit 1
 fi
-"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-15 >/dev/null
-if [ ! -x /usr/lib/postgresql/15/bin/pg_ctl ]; then
+"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
+if [[ " ${wanted[*]} " == *" postgresql-15 "* ]] && [ ! -x /usr/lib/postgresql/15/bin/pg_ctl ]; then
   echo "make test: postgresql-15 is installed, and yet there is no /usr/lib/postgresql/15/bin/pg_ctl" >&2
   exit 1
 fi

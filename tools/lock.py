@@ -22,6 +22,7 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [
         *project["project"]["dependencies"],
+        *(wish for extra in project["project"]["optional-dependencies"].values() for wish in extra),
         *project["dependency-groups"]["dev"],
         *project["build-system"]["requires"],
         "editables",  # hatchling's editable installs

@@ -85,6 +85,7 @@ STATUS: dict[str, Exit] = {
     "demo-running": Exit.REFUSED,
     "not-instructed": Exit.NOT_INSTRUCTED,
     "audit-keys-rolled-back": Exit.REFUSED,
+    "keystore-driver-missing": Exit.REFUSED,
     "audit-subject-erased": Exit.REFUSED,
     # something that must hold does not
     "erasure-incomplete": Exit.UNPROVEN,

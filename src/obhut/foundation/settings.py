@@ -145,14 +145,56 @@ def _private(url: str, schemes: tuple[str, ...], plain: str) -> bool:
     return bool(parts.hostname) and (parts.scheme in schemes or (parts.scheme == plain and parts.hostname in _HERE))
 
 
+class TokenSettings(_Section):
+    """``[keystore.pkcs11]``: a hardware security module, or a program that stands in for one."""
+
+    module: SettingsPath = Path("/usr/lib/softhsm/libsofthsm2.so")
+    token: str = "obhut"  # noqa: S105 - the label of the token
+    pin_file: SettingsPath | None = None  # a systemd credential named obhut-pin otherwise
+
+
+class AwsSettings(_Section):
+    """``[keystore.aws]``: AWS KMS; credentials come from where AWS's own tools take them."""
+
+    region: str = ""
+    endpoint: DatabaseUrl | Literal[""] = ""
+    wait_days: int = Field(default=7, ge=7, le=30)  # before AWS deletes a key for good
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if self.endpoint and not _private(self.endpoint, ("https",), "http"):
+            raise ValueError("endpoint needs https (http only on this machine)")
+        return self
+
+
+class TransitSettings(_Section):
+    """``[keystore.transit]``: the transit engine of Vault or OpenBao."""
+
+    url: DatabaseUrl | Literal[""] = ""
+    mount: str = "transit"
+    namespace: str = ""
+    token_file: SettingsPath | None = None  # a systemd credential named obhut-transit otherwise
+    ca_file: SettingsPath | None = None
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if self.url and not _private(self.url, ("https",), "http"):
+            raise ValueError("url needs https (http only on this machine)")
+        return self
+
+
 class KeystoreSettings(_Section):
     """``[keystore]``: where the master key and the wrapped keys lie, and who wraps the keys of audit logs."""
 
     directory: SettingsPath = Path("var/keys")
+    driver: Literal["local", "pkcs11", "aws", "transit"] = "local"
     cache: Duration = timedelta(seconds=10)  # that a process keeps subject keys in memory, and an erasure waits for at the most
     rotate_every: Duration = timedelta(days=30)
     grace: Duration = timedelta(days=1)  # between the end of an epoch and the destruction of its key
     copies_kept: Duration = timedelta()  # copies of the key store made elsewhere
+    pkcs11: TokenSettings = Field(default_factory=TokenSettings)
+    aws: AwsSettings = Field(default_factory=AwsSettings)
+    transit: TransitSettings = Field(default_factory=TransitSettings)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from obhut.keystore.errors import KeystoreError
+from obhut.keystore.files import private_directory, sync_directory
 
 FILE_NAME: Final = "audit-keys.anchor"
 _DIGITS: Final = 20
@@ -32,6 +33,7 @@ def read(directory: Path) -> int:
 
 def raise_to(directory: Path, number: int) -> None:
     """Note a number durably, unless a higher one is there."""
+    private_directory(directory)
     handle = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -40,6 +42,8 @@ def raise_to(directory: Path, number: int) -> None:
             return
         os.pwrite(handle, f"{number:0{_DIGITS}d}\n".encode(), 0)
         os.fsync(handle)
+        if not content:
+            sync_directory(directory)
     finally:
         os.close(handle)
 

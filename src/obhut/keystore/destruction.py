@@ -60,7 +60,7 @@ def destroy(keyring: Keyring, people: Mapping[str, Sequence[Ended]], *, recoveri
     with keyring.lock:
         keyring.start()
         if not recovering:
-            keyring.require_present(int(session.value(SQL["counter"])))
+            keyring.require_present(lambda: int(session.value(SQL["counter"])))
         owners = keyring.epochs.known(list(people)) if recovering else keyring.epochs.owners(people, keyring.clock.now())
         with session.transaction():
             number = int(session.value(SQL["count_up"], {"floor": anchor.read(keyring.directory)}))

@@ -71,6 +71,12 @@ class EvictionTimeoutError(KeystoreError):
     code = "audit-keys-held"
 
 
+class DriverMissingError(KeystoreError):
+    """The library of a key store driver is not installed."""
+
+    code = "keystore-driver-missing"
+
+
 class DriverError(KeystoreError):
     """The key store service or device failed or refused the call."""
 

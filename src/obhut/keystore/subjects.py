@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -207,19 +207,24 @@ class Keyring:
             self._young, self._old = {}, {}
         if self.lease.seen < 0:
             self.start()
-        self.require_present(self.lease.renew(self.session, self.evict))
+        self.require_present(lambda: self.lease.renew(self.session, self.evict))
         if self._timer is None:
             self._arm(self.lease.seconds)
         if time.monotonic() - self._turned > self.lease.seconds / 2 or len(self._young) > _HELD // 2:
             self._old, self._young, self._turned = self._young, {}, time.monotonic()
 
-    def require_present(self, counter: int) -> None:
+    def require_present(self, count: Callable[[], int]) -> None:
         """Refuse a key table that has forgotten destructions.
+
+        Args:
+            count: asks the table how many it knows.
 
         Raises:
             KeyTableRolledBackError: the anchor knows more of them.
         """
+        # The anchor first: it follows the table, so in the other order a destruction in between would look like a rollback.
         known = anchor.read(self.directory)
+        counter = count()
         if counter < known:
             self.forget()
             self.lease.doubt()
