@@ -95,5 +95,5 @@ def remaining(keyring: Keyring, people: Mapping[str, Sequence[Ended]]) -> tuple[
 def _parts(owner: Owner, ended: Sequence[Ended]) -> Iterator[dict[str, object]]:
     for start in range(0, len(ended), CHUNK):
         part = ended[start : start + CHUNK]
-        prints = [fingerprint(owner.lookup, one.ref) for one in part]
-        yield {"owner": owner.number, "prints": prints, "untils": [one.at for one in part]}
+        prints = b"".join([fingerprint(owner.lookup, one.ref) for one in part])
+        yield {"owner": owner.number, "prints": prints, "untils": [one.at for one in part], "count": len(part)}

@@ -160,10 +160,10 @@ def _move(keyring: Keyring, controller: str) -> int:
     moved, position = 0, (b"", 0)
     while True:
         place = {"owner": owner.number, "print": position[0], "life": position[1], "number": owner.epoch.number, "size": CHUNK}
-        rows = keyring.session.rows(SQL["survivors"], place)
+        rows = keyring.session.rows(SQL["survivors"], place, binary=True)
         if not rows:
             return moved
-        position = (bytes(rows[-1][0]), rows[-1][1])
+        position = (rows[-1][0], rows[-1][1])
         moved += _rewrap(keyring, controller, owner, rows)
         reach("keys.rotate.part")
 
@@ -173,10 +173,10 @@ def _rewrap(keyring: Keyring, controller: str, owner: Owner, rows: list[Row]) ->
     values = {
         "owner": owner.number,
         "number": owner.epoch.number,
-        "prints": [row[0] for row in rows],
+        "prints": b"".join([row[0] for row in rows]),
         "lives": [row[1] for row in rows],
         "epochs": [row[4] for row in rows],
-        "wrapped": [owner.epoch.wrap(old[controller, row[4]].unwrap(bytes(row[2]), bytes(row[3]))) for row in rows],
+        "wrapped": b"".join([owner.epoch.wrap(old[controller, row[4]].unwrap(row[2], row[3])) for row in rows]),
     }
     return keyring.session.execute(SQL["move"], values)
 

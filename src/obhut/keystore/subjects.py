@@ -209,7 +209,7 @@ class Keyring:
             self.start()
         self.require_present(lambda: self.lease.renew(self.session, self.evict))
         if self._timer is None:
-            self._arm(self.lease.seconds)
+            self._arm(self.lease.until - time.monotonic())
         if time.monotonic() - self._turned > self.lease.seconds / 2 or len(self._young) > _HELD // 2:
             self._old, self._young, self._turned = self._young, {}, time.monotonic()
 
@@ -255,7 +255,7 @@ class Keyring:
             owners = self.epochs.owners({controller for controller, _ in todo}, self.clock.now())
             prints = [fingerprint(owners[controller].lookup, ref) for controller, ref in todo]
             numbers = [owners[controller].number for controller, _ in todo]
-            rows = self.session.rows(SQL["find"], {"owners": numbers, "prints": prints})
+            rows = self.session.rows(SQL["find"], {"owners": numbers, "prints": b"".join(prints)}, binary=True)
             loaded.update(self._opened(todo, rows))
             absent = [place for place, item in enumerate(todo) if item not in loaded]
             if absent:
@@ -280,13 +280,14 @@ class Keyring:
         keys = [new_key() for _ in wanted]
         mine: list[tuple[int, EpochKey]] = [(owners[controller].number, owners[controller].epoch) for controller, _ in wanted]
         values = {
+            "distinct": list({number for number, _ in mine}),
             "owners": [number for number, _ in mine],
-            "prints": list(prints),
+            "prints": b"".join(prints),
             "epochs": [epoch.number for _, epoch in mine],
-            "ids": [key.id for key in keys],
-            "wrapped": [epoch.wrap(key) for (_, epoch), key in zip(mine, keys, strict=True)],
+            "ids": b"".join([key.id for key in keys]),
+            "wrapped": b"".join([epoch.wrap(key) for (_, epoch), key in zip(mine, keys, strict=True)]),
         }
-        added = {bytes(row[0]) for row in self.session.rows(SQL["add"], values)}
+        added = {row[0] for row in self.session.rows(SQL["add"], values, binary=True)}
         return {item: key for item, key in zip(wanted, keys, strict=True) if key.id in added}
 
 

@@ -27,20 +27,22 @@ INSERT INTO keystore_owner (controller, lookup, epoch) VALUES (%(controller)s, %
 
 -- find: the latest life of each subject
 SELECT w.n, s.key_id, s.wrapped, s.epoch
-  FROM unnest(%(owners)s::int[], %(prints)s::bytea[]) WITH ORDINALITY AS w (owner, fingerprint, n)
+  FROM (SELECT owner, substr(%(prints)s::bytea, n::int * 16 - 15, 16) AS fingerprint, n
+          FROM unnest(%(owners)s::int[]) WITH ORDINALITY AS u (owner, n)) w
  CROSS JOIN LATERAL (
        SELECT key_id, wrapped, epoch FROM keystore_subject s
         WHERE s.owner = w.owner AND s.fingerprint = w.fingerprint ORDER BY life DESC LIMIT 1) s
 
 -- add: new keys, as long as the epoch that wraps them is open; returned are those that were not there
 WITH open AS MATERIALIZED (
-     SELECT e.controller, e.number, o.number AS owner
+     SELECT e.number, o.number AS owner
        FROM keystore_epoch e JOIN keystore_owner o USING (controller)
-      WHERE o.number = ANY(%(owners)s) AND e.state = 'open' FOR SHARE OF e)
+      WHERE o.number = ANY(%(distinct)s::int[]) AND e.state = 'open' FOR SHARE OF e)
 INSERT INTO keystore_subject (owner, fingerprint, life, epoch, key_id, wrapped)
 SELECT w.owner, w.fingerprint, 1, w.epoch, w.key_id, w.wrapped
-  FROM unnest(%(owners)s::int[], %(prints)s::bytea[], %(epochs)s::int[], %(ids)s::bytea[], %(wrapped)s::bytea[])
-       AS w (owner, fingerprint, epoch, key_id, wrapped)
+  FROM (SELECT owner, epoch, substr(%(prints)s::bytea, n::int * 16 - 15, 16) AS fingerprint,
+               substr(%(ids)s::bytea, n::int * 16 - 15, 16) AS key_id, substr(%(wrapped)s::bytea, n::int * 60 - 59, 60) AS wrapped
+          FROM unnest(%(owners)s::int[], %(epochs)s::int[]) WITH ORDINALITY AS u (owner, epoch, n)) w
   JOIN open ON open.owner = w.owner AND open.number = w.epoch
  ORDER BY w.owner, w.fingerprint
 ON CONFLICT (owner, fingerprint, life) DO NOTHING
@@ -64,7 +66,9 @@ SELECT s.key_id, o.controller, s.wrapped, s.epoch
 UPDATE keystore_counter SET destructions = greatest(destructions, %(floor)s) + 1 RETURNING destructions
 
 -- destroy: take the keys of subjects away, and leave a fence for each; lives that began later stay
-WITH w AS (SELECT p AS fingerprint, max(u) AS until FROM unnest(%(prints)s::bytea[], %(untils)s::timestamptz[]) g (p, u) GROUP BY p),
+WITH w AS (
+     SELECT substr(%(prints)s::bytea, n::int * 16 - 15, 16) AS fingerprint, max(until) AS until
+       FROM unnest(%(untils)s::timestamptz[]) WITH ORDINALITY AS u (until, n) GROUP BY 1),
      before AS (
      SELECT w.fingerprint, w.until, l.life, l.began_at, l.wrapped, l.key_id
        FROM w LEFT JOIN LATERAL (
@@ -82,11 +86,12 @@ SELECT count(*) FILTER (WHERE wrapped IS NOT NULL), count(*) FILTER (WHERE wrapp
 
 -- alive: how many of these subjects have a key that began before the moment
 SELECT count(*) FROM keystore_subject s
-  JOIN unnest(%(prints)s::bytea[], %(untils)s::timestamptz[]) w (fingerprint, until) USING (fingerprint)
+  JOIN (SELECT substr(%(prints)s::bytea, n::int * 16 - 15, 16) AS fingerprint, until
+          FROM unnest(%(untils)s::timestamptz[]) WITH ORDINALITY AS u (until, n)) w USING (fingerprint)
  WHERE s.owner = %(owner)s AND s.wrapped IS NOT NULL AND (s.began_at IS NULL OR s.began_at <= w.until)
 
 -- unfenced: how many of these subjects have no fence
-SELECT count(*) FROM (SELECT DISTINCT p FROM unnest(%(prints)s::bytea[]) p) w
+SELECT count(*) FROM (SELECT DISTINCT substr(%(prints)s::bytea, n * 16 - 15, 16) AS p FROM generate_series(1, %(count)s) n) w
  WHERE NOT EXISTS (SELECT FROM keystore_subject s WHERE s.owner = %(owner)s AND s.fingerprint = w.p AND s.wrapped IS NULL)
 
 -- close_epoch: nothing new is wrapped under the open epoch
@@ -102,7 +107,9 @@ SELECT fingerprint, life, key_id, wrapped, epoch FROM keystore_subject
 
 -- move: survivors wrapped anew, unless they were destroyed meanwhile
 UPDATE keystore_subject s SET wrapped = w.wrapped, epoch = %(number)s
-  FROM unnest(%(prints)s::bytea[], %(lives)s::smallint[], %(epochs)s::int[], %(wrapped)s::bytea[]) AS w (fingerprint, life, epoch, wrapped)
+  FROM (SELECT substr(%(prints)s::bytea, n::int * 16 - 15, 16) AS fingerprint, life, epoch,
+               substr(%(wrapped)s::bytea, n::int * 60 - 59, 60) AS wrapped
+          FROM unnest(%(lives)s::smallint[], %(epochs)s::int[]) WITH ORDINALITY AS u (life, epoch, n)) w
  WHERE s.owner = %(owner)s AND s.fingerprint = w.fingerprint AND s.life = w.life AND s.epoch = w.epoch AND s.wrapped IS NOT NULL
 
 -- emptied: close the epochs that wrap nothing alive any more
