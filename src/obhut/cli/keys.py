@@ -11,9 +11,10 @@ from cyclopts import App, Parameter
 from obhut.cli.context import Context, context
 from obhut.cli.exits import UsageError
 from obhut.erasure import ledger
-from obhut.erasure.shred import Shredder
-from obhut.keystore import rotation
+from obhut.erasure.shred import Reconciled, Shredder
+from obhut.keystore import renewal, rotation
 from obhut.keystore.errors import KeyMissingError
+from obhut.keystore.renewal import lost_controllers
 from obhut.keystore.rotation import EpochStatus, Rotation, Status
 from obhut.keystore.subjects import Keyring
 from obhut.postgres.control import open_control
@@ -87,12 +88,7 @@ def reconcile() -> None:
     """
     here = context()
     open_control(here.settings)
-    ledger.open_ledger(here.settings)
-    shredder = Shredder(here.settings)
-    try:
-        done = shredder.reconcile(here.clock)
-    finally:
-        shredder.close()
+    done = _reconcile(here)
     here.output.result(
         done,
         lambda: here.output.say(
@@ -101,6 +97,46 @@ def reconcile() -> None:
             destroyed=done.destroyed,
         ),
     )
+
+
+@app.command
+def renew(
+    *,
+    accept_loss: Annotated[
+        bool, Parameter(negative="", help="Give up values that were sealed under keys that do not open any more.")
+    ] = False,
+) -> None:
+    """Begin anew for controllers whose wrapping key was destroyed: after a restore of a control database older than the last rotation.
+
+    What was sealed under their keys stays unreadable. New changes are logged under new keys, and the erasure list is applied again, so
+    that nobody who was erased gets a key. Without --accept-loss it only names the controllers.
+    """
+    here = context()
+    with _opened(here) as keyring:
+        lost = lost_controllers(keyring)
+        done = renewal.renew(keyring, lost) if accept_loss else []
+        if done:
+            rotation.destroy_due(keyring, copies_kept=here.settings.keystore.copies_kept)
+    if done:
+        _reconcile(here)
+    here.output.result(
+        {"lost": lost, "renewed": done},
+        lambda: here.output.say(
+            "{count} controllers have lost their wrapping key; {done} begin anew, {people} keys are given up.",
+            count=len(lost),
+            done=len(done),
+            people=sum(one.lost for one in done),
+        ),
+    )
+
+
+def _reconcile(here: Context) -> Reconciled:
+    ledger.open_ledger(here.settings)
+    shredder = Shredder(here.settings)
+    try:
+        return shredder.reconcile(here.clock)
+    finally:
+        shredder.close()
 
 
 @contextmanager

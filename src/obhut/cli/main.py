@@ -45,7 +45,7 @@ NOUNS: dict[str, str] = {
     "clone": "Make masked copies for test and staging, checked for leaks before they open.",
     "runs": "Look at journalled runs and their steps.",
     "keystore": "Look after the master key of the key store.",
-    "keys": "Look after the keys of people in audit logs: status, rotate, reconcile.",
+    "keys": "Look after the keys of people in audit logs: status, rotate, reconcile, renew.",
     "canary": "Plant synthetic people that prove the filter in every restore.",
     "promises": "Evaluate every promise: kept, broken or unproven.",
     "serve": "Run worker, WAL receiver and heartbeat of this machine.",

@@ -20,6 +20,7 @@ from obhut.keystore.sealing import KEY_BYTES
 from obhut.keystore.wrapping import EpochKey, epoch_context, key_name
 from obhut.postgres.connections import Session
 
+_LOST: Final = 'Was the control database restored to before the last rotation? Then "obhut keys renew --accept-loss" begins anew.'
 _HELD_FOR: Final = 3600.0  # seconds that an unwrapped epoch key is kept: a key store service is asked once an hour
 
 
@@ -113,8 +114,9 @@ class Epochs:
         controller, number = pair
         row = self._session.row(SQL["epoch_keys"], {"controllers": [controller], "numbers": [number]})
         if row is None or row[2] is None:
-            raise KeyDestroyedError(
-                f"the key of epoch {number} of a controller was destroyed", "What only it wrapped cannot be read any more."
-            )
-        secret = self._driver.unwrap(key_name(controller, number), bytes(row[2]), epoch_context(controller, number))
+            raise KeyDestroyedError(f"the key of epoch {number} of a controller was destroyed", _LOST)
+        try:
+            secret = self._driver.unwrap(key_name(controller, number), bytes(row[2]), epoch_context(controller, number))
+        except (KeyDestroyedError, KeyMissingError) as error:
+            raise type(error)(f"the key store has no key for epoch {number} of a controller any more", _LOST) from None
         self._keys[pair] = moment + _HELD_FOR, EpochKey(controller, number, secret)

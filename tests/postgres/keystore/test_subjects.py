@@ -15,6 +15,7 @@ from obhut.foundation.settings import Settings
 from obhut.keystore import anchor, rotation
 from obhut.keystore.destruction import destroy, in_use, remaining
 from obhut.keystore.errors import KeyDestroyedError, KeyTableRolledBackError, SubjectErasedError
+from obhut.keystore.renewal import lost_controllers, renew
 from obhut.keystore.sealing import Key, seal, unseal
 from obhut.keystore.subjects import Ended, Erased, Keyring, SubjectKeys
 from obhut.keystore.vocabulary import EpochState
@@ -221,6 +222,29 @@ def test_a_second_bearer_of_a_key_gets_a_new_life(keyring: Keyring, clock: Fixed
     assert keyring.by_id([first.id, second.id]) == {first.id: Erased(first.id), second.id: second}
     destroy(keyring, ended(erased_at + timedelta(days=1), ADA))
     assert keyring.keys({CTL: [ADA]})[CTL][ADA] == Erased(second.id)
+
+
+def test_a_copy_from_before_the_last_rotation_begins_anew(keyring: Keyring, control: Settings, clock: FixedClock) -> None:
+    """Its keys do not open and are given up; new ones are made, fences hold, and who is on the erasure list gets no key again."""
+    ada, bob = key(keyring, ADA), key(keyring, BOB)
+    destroy(keyring, ended(clock.now(), ADA))
+    assert lost_controllers(keyring) == []
+    keyring.driver.destroy("audit/ctl_1/1")
+    keyring.close()
+    with Keyring(control, clock=clock) as later:
+        with pytest.raises(KeyDestroyedError) as caught:
+            key(later, BOB)
+        assert caught.value.hint is not None and "obhut keys renew" in caught.value.hint
+        assert lost_controllers(later) == [CTL]
+        (done,) = renew(later, [CTL])
+        assert (done.lost, done.epoch) == (1, 2)
+        assert rotation.destroy_due(later, copies_kept=NO_TIME)[0][:2] == (CTL, 1)
+        assert lost_controllers(later) == []
+        assert destroy(later, ended(clock.now(), ADA), recovering=True).never == 1
+        held = later.keys({CTL: [ADA, BOB]})[CTL]
+        assert held[ADA] == Erased(None)
+        assert isinstance(held[BOB], Key) and held[BOB].id != bob.id
+        assert later.by_id([ada.id, bob.id]) == {ada.id: Erased(ada.id)}, "lost is not erased"
 
 
 def test_an_installation_without_keys_fences_nobody(control: Settings) -> None:

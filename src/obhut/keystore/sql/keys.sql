@@ -60,7 +60,7 @@ ON CONFLICT DO NOTHING
 
 -- by_id: keys for readers
 SELECT s.key_id, o.controller, s.wrapped, s.epoch
-  FROM keystore_subject s JOIN keystore_owner o ON o.number = s.owner WHERE s.key_id = ANY(%(ids)s)
+  FROM keystore_subject s LEFT JOIN keystore_owner o ON o.number = s.owner WHERE s.key_id = ANY(%(ids)s)
 
 -- count_up: one more destruction; its row is the lock of those who destroy
 UPDATE keystore_counter SET destructions = greatest(destructions, %(floor)s) + 1 RETURNING destructions
@@ -175,3 +175,21 @@ SELECT id, boot_id, pid, pid_started, extract(epoch FROM lease_until - now())::f
 
 -- expire: forget processes whose lease ended an hour ago
 DELETE FROM keystore_holder WHERE lease_until < now() - interval '1 hour'
+
+-- open_epochs: the open epoch of each controller
+SELECT controller, number FROM keystore_epoch WHERE state = 'open' ORDER BY controller
+
+-- drop_lost: take away keys that do not open any more; fences stay, under a number that is nobody's
+WITH gone AS (
+     DELETE FROM keystore_subject s USING keystore_owner o
+      WHERE o.controller = %(controller)s AND s.owner = o.number AND s.wrapped IS NOT NULL RETURNING 1)
+SELECT count(*) FROM gone
+
+-- drop_owner: the number of a controller whose lookup key does not open any more
+DELETE FROM keystore_owner WHERE controller = %(controller)s
+
+-- lose_open: first move of an epoch whose key is lost
+UPDATE keystore_epoch SET state = 'closing' WHERE controller = %(controller)s AND state = 'open'
+
+-- lose_closing: second move; it is destroyed as any other that is due
+UPDATE keystore_epoch SET state = 'closed', closed_at = %(now)s, destroy_after = %(now)s WHERE controller = %(controller)s AND state = 'closing'
