@@ -72,10 +72,11 @@ def rotate(
         raise UsageError("a controller or --due is wanted, and not both; --at-once needs a controller", 'See "obhut keys rotate --help".')
     settings = here.settings.keystore
     with _opened(here) as keyring:
-        wanted = rotation.waiting(keyring, older_than=settings.rotate_every) if controller is None else [controller]
-        grace = settings.grace * (not at_once)
-        done = [rotation.rotate(keyring, one, grace=grace, copies_kept=settings.copies_kept) for one in wanted]
-        ended = rotation.destroy_due(keyring, copies_kept=settings.copies_kept) if due else []
+        if controller is None:
+            done, ended = rotation.rotate_due(keyring, settings)
+        else:
+            grace = settings.grace * (not at_once)
+            done, ended = [rotation.rotate(keyring, controller, grace=grace, copies_kept=settings.copies_kept)], []
     document = {"rotated": done, "destroyed": [{"controller": one, "epoch": number, "final_on": final} for one, number, final in ended]}
     here.output.result(document, lambda: _show_rotated(here, done, len(ended)))
 

@@ -26,6 +26,10 @@ from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import Clock, SystemClock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
+from obhut.keystore import rotation
+from obhut.keystore.destruction import in_use
+from obhut.keystore.subjects import Keyring
+from obhut.postgres.control import control_session
 from obhut.restores import inventory
 from obhut.retention import sweep
 from obhut.retention.guard import guarding
@@ -114,6 +118,24 @@ def sweep_inactive(database: str) -> None:
         )
     if done.failed:
         raise JobFailedError("retention-partial")
+
+
+@app.periodic(cron="29 2 * * *")
+@app.task(name="keys.rotate", queue=QUEUE, queueing_lock="keys.rotate", lock="keys.rotate")
+def rotate_keys(timestamp: int) -> None:
+    """Give controllers new wrapping keys where somebody was erased, once a day, and destroy the old ones whose grace is over."""
+    del timestamp  # the use case asks the clock
+    _do("rotate", "", _rotate_keys)
+
+
+def _rotate_keys() -> None:
+    settings, clock = _Surroundings.settings, _Surroundings.clock
+    with control_session() as session:
+        if not in_use(session):
+            return
+    with Keyring(settings, clock=clock) as keyring:
+        rotated, destroyed = rotation.rotate_due(keyring, settings.keystore)
+    _log.info("keys.rotated", count=len(rotated), destroyed=len(destroyed))
 
 
 @app.periodic(cron="47 * * * *")

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from obhut.foundation.faultpoints import reach
+from obhut.foundation.settings import KeystoreSettings
 from obhut.keystore import anchor
 from obhut.keystore.epochs import Owner
 from obhut.keystore.errors import KeyMissingError
@@ -106,6 +107,13 @@ def rotate(keyring: Keyring, controller: str, *, grace: timedelta, copies_kept: 
         keyring.epochs.forget_owners()
         epoch = keyring.epochs.known([controller])[controller].epoch.number
         return Rotation(controller, epoch, survivors, closed, tuple((number, final) for _, number, final in destroyed))
+
+
+def rotate_due(keyring: Keyring, settings: KeystoreSettings) -> tuple[list[Rotation], list[tuple[str, int, datetime]]]:
+    """Rotate whatever is due by the settings, and destroy the old keys whose grace is over; what runs once a day."""
+    wanted = waiting(keyring, older_than=settings.rotate_every)
+    done = [rotate(keyring, one, grace=settings.grace, copies_kept=settings.copies_kept) for one in wanted]
+    return done, destroy_due(keyring, copies_kept=settings.copies_kept)
 
 
 def destroy_due(keyring: Keyring, *, copies_kept: timedelta) -> list[tuple[str, int, datetime]]:

@@ -224,6 +224,29 @@ def test_a_second_bearer_of_a_key_gets_a_new_life(keyring: Keyring, clock: Fixed
     assert keyring.keys({CTL: [ADA]})[CTL][ADA] == Erased(second.id)
 
 
+def test_the_daily_job_rotates_what_is_due_and_nothing_else(keyring: Keyring, control: Settings, clock: FixedClock) -> None:
+    """A controller of whom nobody was erased keeps its epoch; the other gets a new one when the old one's time is over, then loses the old key."""
+    from obhut.jobs import tasks
+
+    key(keyring, ADA)
+    key(keyring, ADA, OTHER)
+    destroy(keyring, ended(clock.now(), ADA))
+    keyring.lease.release(keyring.session)
+    tasks.configure(control, clock)
+
+    def states() -> dict[str, list[str]]:
+        return {one.controller: [epoch.state for epoch in one.epochs] for one in rotation.status(keyring)}
+
+    tasks.rotate_keys(0)
+    assert states() == {CTL: ["open"], OTHER: ["open"]}
+    clock.move(timedelta(days=31))
+    tasks.rotate_keys(0)
+    assert states() == {CTL: ["closed", "open"], OTHER: ["open"]}
+    clock.move(timedelta(days=1))
+    tasks.rotate_keys(0)
+    assert states() == {CTL: ["destroyed", "open"], OTHER: ["open"]}
+
+
 def test_a_copy_from_before_the_last_rotation_begins_anew(keyring: Keyring, control: Settings, clock: FixedClock) -> None:
     """Its keys do not open and are given up; new ones are made, fences hold, and who is on the erasure list gets no key again."""
     ada, bob = key(keyring, ADA), key(keyring, BOB)
