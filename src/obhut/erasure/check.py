@@ -7,6 +7,7 @@ released, so that erasures go on while a long list is verified.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -38,6 +39,7 @@ from obhut.erasure.store import Stored
 from obhut.postgres.connections import Session
 
 _NOTHING: Final = Block([], [], [])
+_LONG: Final = 20_000  # entries: from here on two backends of the server work on the list
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ def check(places: Places) -> ListReport:
                 "the anchor of the erasure list is missing although entries exist",
                 'Was the state directory replaced? Once that is clear, "obhut erasures recover --accept-missing-anchor" sets a new one.',
             )
-        segments, forgotten, replay = _check_places(places, session, head, anchor, end)
+        with places.beside(session) if head.size > _LONG else nullcontext() as second:
+            listing = Listing(session, head, *([second] if second else []))
+            segments, forgotten, replay = _check_places(places, session, head, anchor, end, listing)
     counts = {state: len(replay.of(state)) for state in State}
     signed_at = anchor.signed_at if anchor and anchor.size else None
     return ListReport(head.origin, head.size, head.hash, segments, counts, forgotten, anchor.size if anchor else 0, signed_at)
@@ -84,10 +88,9 @@ def _nothing(anchor: Checkpoint | None, end: Place | None) -> ListReport:
 
 
 def _check_places(  # noqa: C901, PLR0912 - one finding after the other, in the order of the specification
-    places: Places, session: Session, head: Stored, anchor: Checkpoint | None, end: Place | None
+    places: Places, session: Session, head: Stored, anchor: Checkpoint | None, end: Place | None, listing: Listing
 ) -> tuple[int, int, Replay]:
     anchored = anchor.size if anchor else 0
-    listing = Listing(session, head)
     if (anchor is not None and anchor.origin != head.origin) or (end is None and anchored):
         listing.finish()  # a finding about the list itself comes first
     if anchor is not None and anchor.origin != head.origin:

@@ -1,7 +1,8 @@
 """The erasure list as the control database holds it, verified while it is read, in blocks of constant size.
 
-The server compares the table of tombstones with the text of the entries, which costs it little; every hash is recomputed here. A server
-that lied in the comparison could lie to every reader of the table, so nothing is believed that a restore would not have to believe anyway.
+The server compares the table of tombstones with the text of the entries and its private parts with the commitments, next to the data;
+the chain is recomputed here, and what the mirror holds is laid beside it. A server that lied in the comparison could lie to every reader
+of the table, so nothing is believed that a restore would not have to believe anyway.
 Where a block does not come out right at once it is read again row by row, to name the finding.
 """
 
@@ -12,19 +13,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from itertools import groupby
+from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from pyroaring import BitMap64
 
 from obhut.erasure import chain
-from obhut.erasure.entries import State, commitment_of, private_of_resolution, private_of_tombstone
+from obhut.erasure.entries import State, private_of_resolution, private_of_tombstone
 from obhut.erasure.errors import EntryError, ErasureListError, ListGapError, ListStateError, ListTamperedError, ListTruncatedError
 from obhut.erasure.replay import TOMBSTONE_ORDER, Replay, read
 from obhut.erasure.store import SQL, Stored
 from obhut.postgres.connections import Row, Session
 
-_BLOCK: Final = 5_000  # entries
-_AHEAD: Final = 4  # blocks that the server may have ready
+_BLOCK: Final = 2_500  # entries
+_AHEAD: Final = 8  # blocks that the server may have ready
 _STATES: Final = {"1": State.RECORDED, "2": State.EFFECTIVE, "3": State.LIFTED, "4": State.RETIRED}
 
 
@@ -53,8 +55,11 @@ class Block(NamedTuple):
 class Listing:
     """One reading of the list: entries are taken in order, or skipped, and all of them are verified by :meth:`finish`."""
 
-    def __init__(self, session: Session, head: Stored) -> None:
+    def __init__(self, session: Session, head: Stored, *beside: Session) -> None:
+        """Read the list through a session, and through others that see the same snapshot."""
         self._session = session
+        self._idle = SimpleQueue[Session]()
+        self._sessions = (session, *beside)
         self._head = head
         self._replay = Replay()
         self._found = {state: BitMap64() for state in State}
@@ -98,10 +103,14 @@ class Listing:
     def _read(self) -> Iterator[Block]:
         last, _ = self._session.row(SQL["counts"]) or (0, 0)
         # Two tables in the order of their keys are merged. Statistics of a moment ago, when the list was short, may say otherwise.
-        for name, value in (("enable_nestloop", "off"), ("enable_seqscan", "off"), ("jit", "off")):
-            self._session.set(name, value, local=True)
+        for session in self._sessions:
+            for name, value in (("enable_nestloop", "off"), ("enable_seqscan", "off"), ("jit", "off")):
+                session.set(name, value, local=True)
+            self._idle.put(session)
         spans = [(low, min(low + _BLOCK - 1, last)) for low in range(1, (last or 0) + 1, _BLOCK)]
-        with ThreadPoolExecutor(1, "erasure-list") as reader:  # the server works on the next blocks while this one is verified
+        with ThreadPoolExecutor(
+            len(self._sessions), "erasure-list"
+        ) as reader:  # the server works on the next blocks while this one is verified
             coming = deque(reader.submit(self._ask, span) for span in spans[:_AHEAD])
             for number, span in enumerate(spans, _AHEAD):
                 answer = coming.popleft().result()
@@ -115,12 +124,16 @@ class Listing:
                 yield block
 
     def _ask(self, span: tuple[int, int]) -> Row | None:
-        return self._session.row(SQL["check_block"], {"low": span[0], "high": span[1]})
+        session = self._idle.get()
+        try:
+            return session.row(SQL["check_block"], {"low": span[0], "high": span[1], "prefix": chain.PRIVATE}, binary=True)
+        finally:
+            self._idle.put(session)
 
     def _confirm(self, span: tuple[int, int], answer: Row) -> Block | None:
         """Return the block if its entries, hashes and private parts are right, else None."""
         number = span[1] - span[0] + 1
-        count, text, hashes, lines, states, doubtful = answer
+        count, text, hashes, lines, parts, states, doubtful = answer
         texts, privates = (text or "").split("\n"), (lines or "").split("\n")
         if not number == count == len(texts) == len(privates):
             return None
@@ -128,8 +141,10 @@ class Listing:
         for entry in texts:
             current = sha256(chain.ENTRY + current + entry.encode()).digest()  # as chain.extend, without the call
             digests.append(current)
-        if b"".join(digests) != hashes or not all(_is_committed(*pair) for pair in zip(texts, privates, strict=True) if pair[1]):
+        if b"".join(digests) != hashes or not _are_plain(lines or "", len(privates) - privates.count(""), parts):
             return None
+        if "\\" in (text or ""):  # what is escaped in an entry is not, as it stands, what the columns hold
+            doubtful = sorted({*(doubtful or ()), *(span[0] + place for place, entry in enumerate(texts) if "\\" in entry)})
         if doubtful:
             for row in self._session.rows(SQL["check_rows"], {"numbers": doubtful}):
                 self._shown(row[0] - 1)
@@ -193,11 +208,15 @@ def check_database(session: Session, head: Stored) -> Replay:
     return Listing(session, head).finish()
 
 
-def _is_committed(entry: str, line: str) -> bool:
-    """Whether an entry commits to a private part, given as line of the mirror."""
-    start = line.index(" ") + 1
-    salt, text = line[start : start + 64], line[start + 65 :]
-    return sha256(chain.PRIVATE + bytes.fromhex(salt) + text.encode()).hexdigest() == commitment_of(entry)
+def _are_plain(lines: str, count: int, parts: int) -> bool:
+    """Whether the private parts have the quotation marks around their values and no other, so that each says what its row says.
+
+    Args:
+        lines: of all of them.
+        count: how many they are.
+        parts: of all their keys together.
+    """
+    return lines.count('"') == 6 * count + 2 * parts
 
 
 def _check_state(seq: int, entry: tuple[Any, ...], row: Row) -> None:

@@ -42,6 +42,7 @@ from obhut.foundation import faultpoints
 from obhut.foundation.settings import Settings
 from obhut.keystore import KeyState, LocalKeystore, open_keystore
 from obhut.keystore.errors import KeyMissingError
+from obhut.postgres import sql
 from obhut.postgres.connections import Session
 from obhut.postgres.control import control_url
 
@@ -134,6 +135,17 @@ class Places:
                 stack.enter_context(session.transaction("repeatable read", read_only=True))
                 fixed = store.stored(session), self.mirror.size_of_last(), self.anchor()
             yield session, *fixed
+
+    @contextmanager
+    def beside(self, session: Session) -> Iterator[Session]:
+        """Open a second session that sees what a reading one sees."""
+        snapshot = str(session.value("SELECT pg_export_snapshot()"))
+        with (
+            Session.connect(control_url(self.settings), application_name="obhut erasure list check") as second,
+            second.transaction("repeatable read", read_only=True),
+        ):
+            second.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+            yield second
 
     def verifying_key(self) -> Ed25519PublicKey | None:
         """Return the key that checkpoints are verified with, or None when no list was ever signed here."""

@@ -95,6 +95,26 @@ def key_arrays(database: str, subject_kind: str, width: int, *, as_of: int, size
         after = last
 
 
+def key_lines(database: str, subject_kind: str, *, as_of: int, size: int = 1 << 20) -> Iterator[str]:
+    """Yield the keys of the open tombstones of a kind whose key is one column, as whole lines ``number TAB key`` of the COPY text format.
+
+    Args:
+        database: name of the protected database.
+        subject_kind: the kind of data subject.
+        as_of: only tombstones up to this size of the list.
+        size: characters a part at the least, but for the last.
+    """
+    query = SQL["key_lines"].format(*(compose.Literal(value) for value in (database, subject_kind, as_of)))
+    held = bytearray()
+    for block in ledger.places().session().copy_out(query):
+        held += block
+        if len(held) >= size:
+            yield held.decode()
+            held.clear()
+    if held:
+        yield held.decode()
+
+
 def numbered(numbers: Sequence[int]) -> list[Tombstone]:
     """Return tombstones by number, in the order of the list, in whatever state."""
     return store.tombstones(ledger.places().session().rows(SQL["numbered"], (list(numbers),)))

@@ -1,7 +1,8 @@
 """Absence by key: none of the listed people is in the target.
 
-The list itself is laid beside the target's tables, inside the target, in a temporary table. Nothing is shared with the filter, which works
-by row addresses in the quarantine, nor with the way in which the filter finds its people.
+The list itself is laid beside the target's tables, inside the target, in a temporary table; of it, those keys that
+:mod:`~obhut.restores.occurring` finds in the target's columns at all. Nothing is shared with the filter, which works by row addresses in
+the quarantine, nor with the way in which the filter finds its people.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from obhut.erasure.plan import Cohort, cohort_of, keep_periods
 from obhut.erasure.verify import Answer, verify
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, trusted
+from obhut.restores.occurring import Listed, Place
 
 _CHUNK = 50_000
 _LIST = "obhut_listed"
@@ -62,12 +64,13 @@ class _Asked:
     now: datetime
 
 
-def ask(session: Session, graph: Graph, size: int, mac_key: bytes, now: datetime) -> list[Absence]:
+def ask(session: Session, graph: Graph, listed: Listed, size: int, mac_key: bytes, now: datetime) -> list[Absence]:
     """Ask the target about every open tombstone.
 
     Args:
         session: on the target; a temporary table holds the keys while they are asked about.
         graph: the data map resolved against the target's catalogue.
+        listed: the list; its place ``target`` is the target.
         size: of the erasure list.
         mac_key: for fingerprints.
         now: which periods of keeping are over.
@@ -76,21 +79,22 @@ def ask(session: Session, graph: Graph, size: int, mac_key: bytes, now: datetime
     for kind in reading.subject_kinds(graph.database):
         subject = graph.subject(kind)
         with session.transaction():
-            people = _lay(session, subject, graph.database, size)
+            people = _lay(session, subject, listed)
             found.extend(_ask_kind(_Asked(session, graph, subject, size, people, mac_key, now)))
     return found
 
 
-def _lay(session: Session, subject: Subject, database: str, size: int) -> int:
-    """Copy the keys of a kind's open tombstones beside the target's tables, from server to server."""
+def _lay(session: Session, subject: Subject, listed: Listed) -> int:
+    """Copy the keys of a kind's open tombstones beside the target's tables, from server to server; return how many people they are."""
     names = [f"k{number}" for number in range(len(subject.key))]
     columns = SQL(", ").join(SQL("{} {}").format(Identifier(n), trusted(kind)) for n, kind in zip(names, subject.key_types, strict=True))
     session.execute(SQL("CREATE TEMPORARY TABLE {} (seq bigint, {}) ON COMMIT DROP").format(Identifier(_LIST), columns))
     arrays = SQL(", ").join([SQL("%s::bigint[]"), *(SQL("%s::text[]::{}[]").format(trusted(kind)) for kind in subject.key_types)])
     query = SQL("INSERT INTO {} SELECT * FROM unnest({})").format(Identifier(_LIST), arrays)
     number = 0
-    for count, literals in reading.key_arrays(database, subject.kind, len(names), as_of=size):
-        session.execute(query, literals)
+    for count, literals in listed.arrays("target", subject.kind):
+        if literals:
+            session.execute(query, literals)
         number += count
     if set(subject.key_types) <= {"smallint", "integer", "bigint"}:
         # A sample of the keys stays in the bytes of pg_statistic and WAL: of numbers, never of e-mail addresses or UUIDs.
@@ -232,7 +236,7 @@ def rows_of(session: Session, graph: Graph, kind: str, size: int, mac_key: bytes
     """Return how many people of a kind are listed, and how many erased ones of them have a row in the subject's table."""
     subject = graph.subject(kind)
     with session.transaction():
-        people = _lay(session, subject, graph.database, size)
+        people = _lay(session, subject, Listed(size, target=Place(session, graph, links=False)))
         same, _ = _present(_Asked(session, graph, subject, size, people, mac_key, now))
     return people, sum(1 for tombstone, _ in same if tombstone.action is Action.ERASE and subject.erase.verb is Verb.DELETE)
 

@@ -24,6 +24,7 @@ from obhut.postgres.catalogue import Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, Literal, trusted
 from obhut.restores.filter import Filter
+from obhut.restores.occurring import Listed
 
 _CHUNK = 50_000
 _NONE = RowAddresses()
@@ -71,20 +72,21 @@ class _Listed:
     others: set[int] = field(default_factory=set)
 
 
-def count(session: Session, graph: Graph, rows: Filter, size: int, mac_key: bytes, now: datetime) -> list[Innocent]:
+def count(session: Session, graph: Graph, rows: Filter, keys: Listed, size: int, mac_key: bytes, now: datetime) -> list[Innocent]:
     """Compare the filter with the list, for each table of data subjects.
 
     Args:
         session: on the quarantine.
         graph: the data map resolved against it.
         rows: the filter that was applied.
+        keys: the list; its place ``source`` is the quarantine.
         size: of the erasure list.
         mac_key: for fingerprints.
         now: which periods of keeping are over.
     """
     listed = _Listed()
     for subject in graph.subjects.values():
-        _find(session, graph, subject, size, mac_key, now, listed)
+        _find(session, graph, subject, keys, mac_key, now, listed)
     roots = list(dict.fromkeys(subject.table for subject in graph.subjects.values()))
     leaves = {root: list(graph.catalogue.leaves(root)) for root in roots}
     anonymised = {leaf.oid: _anonymised(graph, root, rows, leaf) for root in roots for leaf in leaves[root]}
@@ -107,7 +109,7 @@ def count(session: Session, graph: Graph, rows: Filter, size: int, mac_key: byte
     ]
 
 
-def _find(session: Session, graph: Graph, subject: Subject, size: int, mac_key: bytes, now: datetime, listed: _Listed) -> None:
+def _find(session: Session, graph: Graph, subject: Subject, keys: Listed, mac_key: bytes, now: datetime, listed: _Listed) -> None:
     table = graph.catalogue.tables[subject.table]
     created = SQL("s.{}::timestamptz").format(Identifier(subject.created)) if subject.created else SQL("NULL::timestamptz")
     incarnation = SQL("").join(SQL(", s.{}::text").format(Identifier(name)) for name in subject.incarnation)
@@ -116,8 +118,8 @@ def _find(session: Session, graph: Graph, subject: Subject, size: int, mac_key: 
         created, incarnation, _keys(subject), table.relation, on
     )
     settled, periods = reading.resolutions(graph.database), keep_periods(graph)
-    for _, arrays in reading.key_arrays(graph.database, subject.kind, len(subject.key), as_of=size):
-        there = session.addresses(query, arrays)
+    for _, arrays in keys.arrays("source", subject.kind):
+        there = session.addresses(query, arrays) if arrays else []
         known = {tombstone.seq: tombstone for tombstone in reading.numbered([row[0] for row in there])}
         anybody, deleted = defaultdict[int, list[bytes]](list), defaultdict[int, list[bytes]](list)
         for number, oid, address, born, *values in there:

@@ -26,6 +26,7 @@ from obhut.restores.figures import TableFigures
 from obhut.restores.filter import Filter
 from obhut.restores.finish import Counter
 from obhut.restores.load import tables_to_load
+from obhut.restores.occurring import Listed, Place
 from obhut.restores.progress import Progress
 from obhut.restores.quarantine import Quarantine
 from obhut.restores.schema import Entry
@@ -129,11 +130,14 @@ def prove(evidence: Evidence, progress: Progress) -> Proof:
             application=evidence.application,
         )
         with progress.phase("asking for erased people", None, "people"):
-            absences = absence.ask(target, graph, evidence.list_size, ledger.fingerprint_key(), evidence.now)
+            keys = Listed(
+                evidence.list_size, target=Place(target, graph, links=True), source=Place(source, evidence.source_graph, links=False)
+            )
+            absences = absence.ask(target, graph, keys, evidence.list_size, ledger.fingerprint_key(), evidence.now)
             listed = any(reading.open_list(graph.database, as_of=evidence.list_size, size=1))
         with progress.phase("looking for people who are not listed", None, "people"):
             innocents = bystanders.count(
-                source, evidence.source_graph, evidence.rows, evidence.list_size, ledger.fingerprint_key(), evidence.now
+                source, evidence.source_graph, evidence.rows, keys, evidence.list_size, ledger.fingerprint_key(), evidence.now
             )
         canaries = [_canary(source, target, evidence, canary) for canary in evidence.canaries]
         statements = [

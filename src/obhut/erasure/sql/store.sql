@@ -139,6 +139,12 @@ SELECT count(*), max(seq), array_agg(seq)::text, {columns} FROM (
   ORDER BY seq LIMIT %(size)s
 ) AS part
 
+-- key_lines: numbers and keys of open tombstones whose key is one column
+COPY (
+  SELECT seq, key[1] FROM erasure_tombstone
+  WHERE database = {} AND subject_kind = {} AND seq <= {} AND state IN ('recorded', 'effective') AND cardinality(key) = 1
+) TO STDOUT
+
 -- numbered: tombstones by number
 SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
 FROM erasure_tombstone WHERE seq = ANY(%s) ORDER BY seq
@@ -174,27 +180,30 @@ SELECT e.seq, e.body, e.hash, t.key, t.fingerprint, coalesce(t.salt, r.salt), r.
 FROM erasure_entry e LEFT JOIN erasure_tombstone t USING (seq) LEFT JOIN erasure_resolution r USING (seq)
 WHERE e.seq > %s ORDER BY e.seq LIMIT %s
 
--- check_block: entries from a number to a number, as texts, hashes, lines of private parts, and states; and the numbers of those whose row
--- in the table of tombstones does not plainly follow from the entry. Without a backslash in the texts nothing in them is escaped, and what
--- the entry names between its quotes is what the columns hold. (OFFSET 0: each expression is computed once.)
-SELECT count(*), string_agg(body, E'\n'), string_agg(hash, ''), string_agg(CASE WHEN follows AND key IS NOT NULL THEN line ELSE '' END, E'\n'),
-       string_agg(state, ''), array_agg(seq) FILTER (WHERE NOT follows)
+-- check_block: entries from a number to a number, as texts, hashes, lines of private parts, parts of keys, and states; and the numbers of
+-- those whose row in the table of tombstones does not plainly follow from the entry: it has no such row, another value, or a private part
+-- that the entry does not commit to or that has to be escaped. (OFFSET 0: each expression is computed once.)
+SELECT count(*), string_agg(body, E'\n'), string_agg(hash, ''),
+       string_agg(CASE WHEN follows AND key IS NOT NULL THEN concat(seq, ' ', encode(salt, 'hex'), ' ', private) ELSE '' END, E'\n'),
+       coalesce(sum(CASE WHEN follows THEN cardinality(key) END), 0)::bigint,
+       string_agg(CASE state WHEN 'recorded' THEN '1' WHEN 'effective' THEN '2' WHEN 'lifted' THEN '3' WHEN 'retired' THEN '4' ELSE '0' END, ''),
+       array_agg(seq) FILTER (WHERE NOT follows)
 FROM (
-  SELECT seq, body, hash, key, line, coalesce(array_position(ARRAY['recorded', 'effective', 'lifted', 'retired'], state)::text, '0') AS state,
+  SELECT *,
     coalesce(
-      sealed_under IS NOT NULL AND action IN ('erase', 'anonymise') AND strpos(body, '\') = 0
-      AND (key IS NULL OR strpos(line, '\') = 0 AND strpos(array_to_string(key, ''), '"') = 0
-        AND CASE WHEN array_ndims(key) = 1 THEN array_lower(key, 1) = 1 AND array_position(key, NULL) IS NULL END)
+      sealed_under IS NOT NULL AND action IN ('erase', 'anonymise')
+      AND (key IS NULL OR array_ndims(key) = 1 AND array_lower(key, 1) = 1 AND array_position(key, NULL) IS NULL)
       AND body = concat(
-        '{"action":"', action, '","at":"', erased_at, '","commitment":"', substr(body, 63 + length(action), 64), '","controller":"', controller,
-        '","database":"', database, '","epoch":', epoch, ',"erased_at":"', erased_at, '","id":"', id, '","instruction":"', instruction,
-        '","kind":"tombstone","map":"', map_version, '","seq":', seq, ',"subject":"', subject_kind, '"}'
+        '{"action":"', action, '","at":"', erased_at, '","commitment":"',
+        CASE WHEN key IS NULL THEN substr(body, 63 + length(action), 64)
+             ELSE encode(sha256(%(prefix)s || salt || convert_to(private, 'UTF8')), 'hex') END,
+        '","controller":"', controller, '","database":"', database, '","epoch":', epoch, ',"erased_at":"', erased_at, '","id":"', id,
+        '","instruction":"', instruction, '","kind":"tombstone","map":"', map_version, '","seq":', seq, ',"subject":"', subject_kind, '"}'
       ), false) AS follows
   FROM (
-    SELECT e.seq, e.body, e.hash, t.id, t.database, t.controller, t.subject_kind, t.key, t.action, t.map_version, t.instruction, t.epoch,
-           t.state, t.sealed_under, to_char(t.erased_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS erased_at,
-           e.seq || ' ' || encode(t.salt, 'hex') || ' {"fingerprint":"' || t.fingerprint || '","key":["' || array_to_string(t.key, '","')
-             || '"]}' AS line
+    SELECT e.seq, e.body, e.hash, t.id, t.database, t.controller, t.subject_kind, t.key, t.salt, t.action, t.map_version, t.instruction,
+           t.epoch, t.state, t.sealed_under, to_char(t.erased_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS erased_at,
+           '{"fingerprint":"' || t.fingerprint || '","key":["' || array_to_string(t.key, '","') || '"]}' AS private
     FROM (SELECT * FROM erasure_entry WHERE seq BETWEEN %(low)s AND %(high)s) e
     LEFT JOIN (SELECT * FROM erasure_tombstone WHERE seq BETWEEN %(low)s AND %(high)s) t USING (seq) ORDER BY e.seq OFFSET 0
   ) AS beside OFFSET 0
