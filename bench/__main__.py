@@ -26,6 +26,7 @@ from obhut.foundation.settings import FILE_NAME, load
 from obhut.postgres.clusters import Cluster, binaries, server_user
 
 RESULT = Path("build/bench.json")
+ESTATE_ROUNDS = 2  # minutes each
 MEMORY_BOUND = 200  # MB, the largest of Obhut's own processes
 
 
@@ -40,11 +41,12 @@ class Scale:
     tombstones: int
     rounds: int
     portal: int  # people, one in ten of them inactive
+    estate: int  # people in the database that belongs to a list of that many tombstones
 
 
 SCALES = {
-    "full": Scale("full", people=52_000, single=420, batch=10_000, tombstones=1_000_000, rounds=3, portal=1_000_000),
-    "small": Scale("small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000),
+    "full": Scale("full", people=52_000, single=420, batch=10_000, tombstones=1_000_000, rounds=3, portal=1_000_000, estate=260_000),
+    "small": Scale("small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000, estate=1_200),
 }
 
 
@@ -89,8 +91,21 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
             found.append(sweeping.inactive(place, source, scale.portal, scale.rounds))
     with say(console, f"restoring in {scale.rounds} rounds, five ways in each"):
         every_hundredth = range(50, scale.people + 1, 100)
-        compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.tombstones, scale.rounds)
-    memory = max(own.largest, peak)
+        compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.rounds)
+    source.remove()
+    with say(
+        console,
+        f"restoring {scale.estate:,} people with an empty list and with {scale.tombstones:,} tombstones, {ESTATE_ROUNDS} times each",
+    ):
+        source = Cluster(place / "estate", binaries(settings), server_user(settings))
+        source.init(durable=False)
+        source.configure(shop.SERVER)
+        source.start()
+        shop.make(source, scale.estate)
+        every_hundredth = range(50, scale.estate + 1, 100)
+        long_list, estate_peak = restoring.long_list(place, source, scale.estate, every_hundredth, scale.tombstones, ESTATE_ROUNDS)
+        compared.append(long_list)
+    memory = max(own.largest, peak, estate_peak)
     peak_line = Comparison(
         "memory",
         "peak of the largest of Obhut's own processes",
@@ -99,7 +114,7 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
         None,
         (),
         (),
-        {"erasing": own.largest, "restoring": peak},
+        {"erasing": own.largest, "restoring": max(peak, estate_peak)},
         "MB",
     )
     return [*compared, *found, peak_line]

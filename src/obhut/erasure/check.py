@@ -118,6 +118,7 @@ def _check_places(  # noqa: C901, PLR0912 - one finding after the other, in the 
                 before = places.hash_at(session, head, before_size)
                 if before is None or verify_segment(before, part) != head.hash:
                     raise ListForkedError(f"list and mirror differ between the entries {before_size + 1} and {head.size}")
+            del segment, known
     except MirrorTornError as error:
         later.insert(0, error)
     except ErasureListError:
@@ -181,8 +182,9 @@ def walk(
                 fact = f"the last write to the mirror broke off at entry {segment.first}"
                 raise MirrorTornError(fact, "It was never acknowledged.") from None
             raise
-        yield segment, after, known
         current = after
+        yield segment, after, known
+        del segment, known  # megabytes: gone before the next ones are read
 
 
 @dataclass

@@ -26,7 +26,7 @@ from obhut.erasure.store import SQL, Stored
 from obhut.postgres.connections import Row, Session
 
 _BLOCK: Final = 2_500  # entries
-_AHEAD: Final = 8  # blocks that the server may have ready
+_AHEAD: Final = 4  # blocks that the server may have ready
 _STATES: Final = {"1": State.RECORDED, "2": State.EFFECTIVE, "3": State.LIFTED, "4": State.RETIRED}
 
 

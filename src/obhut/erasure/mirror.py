@@ -178,8 +178,9 @@ class Mirror:
                     except _Broken as broken:
                         torn = is_last and broken.last > anchored and broken.after >= size
                         raise (_torn(name, expected) if torn else _damaged(name, expected)) from None
-                    yield segment
                     expected = segment.last + 1
+                    yield segment
+                    del segment  # megabytes: gone before the next one is read
 
     def append(self, place: Place | None, file: str, parts: tuple[bytes, bytes]) -> Place:
         """Append one segment durably and return where it ends.
@@ -301,9 +302,8 @@ def _read(file: BinaryIO, name: str, expected: int | None, size: int) -> Segment
         raise _Broken(0, 0)
     if after > size:
         raise _Broken(last, after)
-    content = file.read(octets)
     try:
-        lines = content.decode().split("\n")
+        lines = file.read(octets).decode().split("\n")
         if len(lines) != count + NOTE_LINES + 3 or lines[-1] or lines[-2] != f"end {first} {count} {octets}":
             raise _Broken(last, after)
         words = lines[count].split(" ")

@@ -95,7 +95,7 @@ def key_arrays(database: str, subject_kind: str, width: int, *, as_of: int, size
         after = last
 
 
-def key_lines(database: str, subject_kind: str, *, as_of: int, size: int = 1 << 20) -> Iterator[str]:
+def key_lines(database: str, subject_kind: str, *, as_of: int, size: int = 1 << 18) -> Iterator[str]:
     """Yield the keys of the open tombstones of a kind whose key is one column, as whole lines ``number TAB key`` of the COPY text format.
 
     Args:

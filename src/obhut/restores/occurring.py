@@ -21,7 +21,7 @@ from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier
 
 Part = tuple[int, list[str]]
-_BLOCK: Final = 1 << 20  # octets of keys that are read at once
+_BLOCK: Final = 1 << 18  # octets of keys that are read at once
 _ALL_64: Final = (1 << 64) - 1
 
 

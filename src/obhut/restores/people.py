@@ -18,7 +18,7 @@ from obhut.postgres.control import control_session
 from obhut.postgres.errors import DatabaseError
 from obhut.postgres.sql import SQL, Composable, Identifier, trusted
 
-FEW = 20_000  # tombstones: below, looking everybody up costs less than laying lists side by side
+FEW = 20_000  # entries of the list: below, looking everybody up costs less than laying lists side by side
 CHUNK = 50_000
 # Types that the control database knows for sure, and whose text means the same value everywhere.
 _EXACT = EXACT_TYPES | {"text"}
@@ -37,7 +37,7 @@ def relevant(session: Session, graph: Graph, size: int) -> Iterator[Sequence[Tom
         size: of the erasure list.
     """
     database = graph.database
-    few = reading.count(database) <= FEW
+    few = size <= FEW
     for kind in reading.subject_kinds(database):
         subject = graph.subject(kind)
         sources = None if few else _sources(graph, subject)
