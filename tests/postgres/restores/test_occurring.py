@@ -12,7 +12,7 @@ from obhut.datamap.check import examine
 from obhut.datamap.graph import Graph
 from obhut.datamap.load import loads
 from obhut.datamap.surroundings import read_surroundings
-from obhut.erasure import ledger
+from obhut.erasure import ledger, reading
 from obhut.erasure.entries import Action, NewTombstone
 from obhut.foundation.clock import SystemClock
 from obhut.foundation.settings import Settings
@@ -72,7 +72,7 @@ def test_of_numbers_those_that_occur_are_asked_about(opened: Settings, database:
         session.execute("INSERT INTO person VALUES (-3, 'a'), (5, 'b'), (70, 'c')")
         session.execute("INSERT INTO visit VALUES (1, 8), (2, NULL), (3, 5)")
         _record([str(number) for number in range(-3, 30)])
-        listed = Listed(ledger.head().size, whole=Place(session, graph, links=True), own=Place(session, graph, links=False))
+        listed = Listed(reading.head().size, whole=Place(session, graph, links=True), own=Place(session, graph, links=False))
         assert _keys(listed, "whole") == (33, ["-3", "5", "8"]), "a person without a row is named by a column without a foreign key"
         assert _keys(listed, "own") == (33, ["-3", "5"])
         assert _keys(Listed(3, own=Place(session, graph, links=False)), "own") == (3, ["-3"]), "the list as it was at a size"
@@ -84,7 +84,7 @@ def test_uuids_that_share_an_end_both_go(opened: Settings, database: Any) -> Non
         graph = _graph(session, "uuid", "uuid")
         session.execute("INSERT INTO person VALUES (%s, 'a')", (mine,))
         _record([mine, alike, other])
-        listed = Listed(ledger.head().size, own=Place(session, graph, links=True))
+        listed = Listed(reading.head().size, own=Place(session, graph, links=True))
         assert _keys(listed, "own") == (3, [mine, alike])
 
 
@@ -94,12 +94,12 @@ def test_all_are_asked_about_where_sets_cannot_tell(opened: Settings, database: 
         graph = _graph(session, type_, other)
         session.execute("INSERT INTO person VALUES ('5', 'b')")
         _record(["4", "5", "6"])
-        assert _keys(Listed(ledger.head().size, own=Place(session, graph, links=True)), "own") == (3, ["4", "5", "6"]), why
+        assert _keys(Listed(reading.head().size, own=Place(session, graph, links=True)), "own") == (3, ["4", "5", "6"]), why
 
 
 def test_a_key_that_is_no_number_is_left_to_the_server(opened: Settings, database: Any) -> None:
     with database.session() as session:
         graph = _graph(session, "bigint", "bigint")
         _record(["4", "a\tb c", "6"])
-        count, keys = _keys(Listed(ledger.head().size, own=Place(session, graph, links=False)), "own")
+        count, keys = _keys(Listed(reading.head().size, own=Place(session, graph, links=False)), "own")
         assert (count, len(keys)) == (3, 3)
