@@ -17,6 +17,7 @@ from django.db.models import Q
 
 from obhut.controllers.errors import NotInstructedError
 from obhut.controllers.plan import ASK_CONTROLLER, REMEDIES, WORDS, ContractFacts, Granted, InstructionFacts, Question, Refusal, decide
+from obhut.controllers.refusals import documented
 from obhut.controllers.vocabulary import Action, InstructionKind, SubjectRef
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
@@ -99,7 +100,7 @@ def permit_subjects(
         NotInstructedError: at least one person is not covered.
     """
     now = clock.now()
-    with control_safe():
+    with documented(action, database, actor, run_id, now), control_safe():
         contracts, candidates = _candidates(action, [controller_id], database, subjects)
         general = [facts for _, facts in candidates if facts.subject_keys is None]
         named: dict[str, list[InstructionFacts]] = {}
@@ -155,7 +156,7 @@ def permit_all(
     now = clock.now()
     keys = sorted(set(controller_keys))
     question = Question(action, database, None, run_id, now)
-    with control_safe():
+    with documented(action, database, actor, run_id, now), control_safe():
         ids = dict(models.Controller.objects.filter(database=database, key__in=keys).values_list("key", "id"))
         contracts, candidates = _candidates(action, list(ids.values()), database, [None])
         instructions: dict[str, list[InstructionFacts]] = {}

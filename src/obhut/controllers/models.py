@@ -134,3 +134,25 @@ class Instruction(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class Refusal(models.Model):
+    """What the gate did not permit, so that the controller can read it."""
+
+    id = models.CharField(primary_key=True, max_length=64)
+    controller = models.CharField(max_length=64)
+    database = models.CharField(max_length=63)
+    action = models.CharField(max_length=32)
+    reason = models.CharField(max_length=40)
+    run = models.CharField(max_length=64, blank=True, default="")
+    actor = models.CharField(max_length=100)
+    at = models.DateTimeField()
+
+    class Meta:
+        """Found by controller and time."""
+
+        db_table = "controllers_refusal"
+        indexes: ClassVar = [models.Index(fields=["controller", "at"], name="controllers_refusal_time")]
+
+    def __str__(self) -> str:
+        return self.id

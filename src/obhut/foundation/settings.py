@@ -27,7 +27,7 @@ FILE_NAME = "obhut.toml"
 VARIABLE = "OBHUT_CONFIG"
 EMBEDDED = "embedded"
 
-SECTIONS = ("state", "control", "postgres", "erasure_list", "keystore", "language", "databases")
+SECTIONS = ("state", "control", "postgres", "erasure_list", "keystore", "audit_log", "language", "databases")
 
 _HERE = frozenset({"127.0.0.1", "localhost", "::1"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
@@ -112,6 +112,13 @@ class ErasureListSettings(_Section):
     """``[erasure_list]``: the second place of the erasure list."""
 
     mirror: SettingsPath = Path("var/mirror")
+
+
+class AuditLogSettings(_Section):
+    """``[audit_log]``: where the controllers' logs lie, and for how long."""
+
+    store: DatabaseUrl = "var/audit"  # a directory, relative to this file, or a bucket such as s3://name/prefix
+    retention: Duration = timedelta(days=365)
 
 
 class LanguageSettings(_Section):
@@ -259,6 +266,7 @@ class Settings(_Section):
     postgres: PostgresSettings
     erasure_list: ErasureListSettings
     keystore: KeystoreSettings
+    audit_log: AuditLogSettings
     language: LanguageSettings
     databases: dict[str, DatabaseSettings]
 

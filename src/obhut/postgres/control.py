@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _DATABASE = "obhut"
-_APPLICATIONS = ("controllers", "journal", "erasure", "backups", "restores", "retention", "finality", "keystore")
+_APPLICATIONS = ("controllers", "journal", "erasure", "backups", "restores", "retention", "finality", "keystore", "auditlog")
 _MIGRATION_LOCK = 0x0B_48_55_54
 _MIGRATION_WAIT = "60s"
 _SEPARATE_FOR = 600  # seconds that a "this is another cluster" is believed without asking again
