@@ -40,6 +40,7 @@ NOUNS: dict[str, str] = {
     "erase": "Erase or anonymise people: plan, tombstone, execute, verify.",
     "erasures": "Look after the erasure list: verify, lift, resolve, recover.",
     "retention": "Anonymise people who have been inactive for too long: rules, notices, holds.",
+    "audit": "Log every change of personal data: capture, search, hand out, verify.",
     "backup": "Back up continuously, keep the restorable window, let nothing grow too old.",
     "restore": "Restore through the filter and prove that erased people stay erased.",
     "clone": "Make masked copies for test and staging, checked for leaks before they open.",

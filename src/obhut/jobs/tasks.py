@@ -15,6 +15,7 @@ import structlog
 from procrastinate.contrib.django import app
 from procrastinate.exceptions import AlreadyEnqueued
 
+from obhut.auditlog import upkeep
 from obhut.backups import run as backups
 from obhut.erasure import canary
 from obhut.erasure.erase import Eraser
@@ -167,6 +168,33 @@ def look_after_traces(database: str) -> None:
 def clean_traces(database: str) -> None:
     """Remove traces without keeping anybody waiting."""
     _do("clean", database, lambda: clean(_Surroundings.settings, database, _Surroundings.clock))
+
+
+@app.periodic(cron="* * * * *")
+@app.task(name="auditlog.schedule_acts", queue=QUEUE)
+def schedule_acts(timestamp: int) -> None:
+    """Say in the controllers' logs once a minute what Obhut did."""
+    _defer("auditlog.acts", timestamp)
+
+
+@app.periodic(cron="31 2 * * *")
+@app.task(name="auditlog.schedule_retain", queue=QUEUE)
+def schedule_retain(timestamp: int) -> None:
+    """Let months of logs go once a day."""
+    _defer("auditlog.retain", timestamp)
+
+
+@app.task(name="auditlog.acts", queue=QUEUE)
+def say_acts(database: str) -> None:
+    """Put what Obhut did into the logs of those it concerns."""
+    _do("acts", database, lambda: upkeep.say_acts(_Surroundings.settings, database, _Surroundings.clock))
+
+
+@app.task(name="auditlog.retain", queue=QUEUE)
+def retain_logs(database: str) -> None:
+    """Remove months of logs whose retention has ended."""
+    number = _do("retain", database, lambda: upkeep.end_periods(_Surroundings.settings, database, _Surroundings.clock))
+    _log.info("auditlog.retained", database=database, count=number)
 
 
 @app.task(name="erasure.tidy", queue=QUEUE)

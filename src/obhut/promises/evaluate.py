@@ -12,7 +12,7 @@ from obhut.erasure import ledger
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
-from obhut.promises import examine, inactivity, shredding, staging, traces
+from obhut.promises import examine, inactivity, logs, shredding, staging, traces
 from obhut.promises.model import PROMISES, Evidence, Promise, State, Verdict
 
 Examiner = Callable[[Settings, Clock], Iterator[Evidence]]
@@ -24,6 +24,7 @@ EXAMINERS: dict[str, tuple[Examiner, ...]] = {
     "inactivity": (inactivity.inactivity,),
     "staging": (staging.databases,),
     "backup": (examine.backups,),
+    "log": (logs.logs,),
     "erasure": (examine.erasure_list, examine.erasures, examine.absence, shredding.keys_of_erased, traces.traces, examine.restores),
 }
 
