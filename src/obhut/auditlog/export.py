@@ -50,7 +50,6 @@ class Contents:
     actions: Counter[str] = field(default_factory=Counter)
     gaps: list[tuple[str, int, datetime, str, str]] = field(default_factory=list)  # period, index, at, reason, table
     parts: Counter[PartState] = field(default_factory=Counter)
-    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +251,6 @@ class _Writer:
 
     def finish(self, keys: str) -> None:
         """Write cover, keys and the page."""
-        self.contents.key = keys.splitlines()[0] if keys else ""
         self.write(bundles.COVER, msgspec.json.format(msgspec.json.encode(self.contents.cover)) + b"\n")
         self.write(bundles.KEYS, keys.encode())
         self.write(bundles.PAGE, page.render(self.contents).encode())
