@@ -96,13 +96,13 @@ def verify(path: Path, *, key: str | None = None, remember: Path | None = None) 
     public = _key(source, cover, key, known, report)
     seen: dict[str, Checkpoint] = {}
     if cover.proofs:
-        _proofs(source, cover, public, report, seen)
+        _proofs(source, cover, public, known, report, seen)
     else:
         _logs(source, cover, public, known, report, seen)
     _remembered_periods(cover, known, seen)
     if remember is not None:
         known.keys[cover.controller] = public
-        for stretch in cover.logs:
+        for stretch in () if cover.proofs else cover.logs:  # single proofs do not show that a log only grew
             known.note(cover.controller, stretch.period, seen[stretch.origin])
         memory.save(known, remember)
     return report
@@ -234,7 +234,7 @@ def _continues(root_before: bytes, checkpoint: Checkpoint, before: Seen, report:
     if before.size > checkpoint.size:
         raise PeriodTruncatedError(
             f"the log of {before.period} has {checkpoint.size} entries, and had {before.size} when it was seen before",
-            "Entries at its end were taken away.",
+            "This is an older bundle, or entries at its end were taken away; without --remember it shows what it holds.",
         )
     if root_before != before.root:
         raise BundleForkedError(
@@ -399,9 +399,6 @@ def _readable_differs(file: str, where: str) -> BundleError:
 
 def _openings(cover: Cover, openings: dict[str, Entry], seen: dict[str, Checkpoint], known: Memory) -> None:
     """Follow the chain of periods through their openings."""
-    by_origin = dict(seen)
-    for origin, before in known.logs.items():
-        by_origin.setdefault(origin, Checkpoint(origin, before.size, before.root))
     for stretch in cover.logs:
         opening = openings.get(stretch.period)
         if opening is None:
@@ -411,9 +408,12 @@ def _openings(cover: Cover, openings: dict[str, Entry], seen: dict[str, Checkpoi
             raise OpeningWrongError(
                 f"the log of {stretch.period} was opened for another controller or period", "It is not what it claims to be."
             )
-        former = by_origin.get(str(said.get("previous_origin")))
-        if former is not None:
-            _follows(said, former, stretch)
+        origin = str(said.get("previous_origin"))
+        if origin in seen:
+            _follows(said, seen[origin], stretch, ended=True)
+        elif origin in known.logs:
+            before = known.logs[origin]
+            _follows(said, Checkpoint(origin, before.size, before.root), stretch, ended=False)
     for earlier, later in pairwise(sorted(cover.logs, key=lambda stretch: stretch.period)):
         opening = openings.get(later.period)
         if opening is not None and opening.detail.get("previous_origin") != earlier.origin:
@@ -422,17 +422,27 @@ def _openings(cover: Cover, openings: dict[str, Entry], seen: dict[str, Checkpoi
             )
 
 
-def _follows(said: dict[str, str | int], before: Checkpoint, stretch: Stretch) -> None:
+def _follows(said: dict[str, str | int], before: Checkpoint, stretch: Stretch, *, ended: bool) -> None:
+    """Compare what an opening says of the period before with its checkpoint.
+
+    Args:
+        said: the opening's detail.
+        before: of the period before.
+        stretch: the period that was opened.
+        ended: the checkpoint is the last one; else it was seen on the way, and the period may have grown since.
+    """
     size = said.get("previous_size")
-    if isinstance(size, int) and before.size < size:
+    if not isinstance(size, int) or before.size > size:
+        raise PeriodTruncatedError(
+            f"the period before {stretch.period} has {before.size} entries, its successor says {size}", "One of them is not the true one."
+        )
+    if ended and before.size < size:
         raise PeriodTruncatedError(
             f"the period before {stretch.period} ended with {size} entries, here it has {before.size}",
             "Entries at its end were taken away.",
         )
     if before.size == size and said.get("previous_root") != base64.b64encode(before.root).decode():
         raise BundleForkedError(f"{stretch.period} continues another history than the period before it", "Keep the bundle, it proves it.")
-    if isinstance(size, int) and before.size > size:
-        raise BundleForkedError(f"the period before {stretch.period} grew after it had ended", "Keep the bundle, it proves it.")
 
 
 def _remembered_periods(cover: Cover, known: Memory, seen: dict[str, Checkpoint]) -> None:
@@ -446,7 +456,7 @@ def _remembered_periods(cover: Cover, known: Memory, seen: dict[str, Checkpoint]
             )
 
 
-def _proofs(source: Source, cover: Cover, public: bytes, report: Report, seen: dict[str, Checkpoint]) -> None:
+def _proofs(source: Source, cover: Cover, public: bytes, known: Memory, report: Report, seen: dict[str, Checkpoint]) -> None:
     """Check a bundle about one person: each entry comes with its own proof."""
     readable = _Readable(source, cover)
     by_period = {stretch.period: stretch for stretch in cover.logs}
@@ -463,6 +473,9 @@ def _proofs(source: Source, cover: Cover, public: bytes, report: Report, seen: d
         if stretch is None or str(proof.index) != index:
             raise EntryReplayedError(f"{name} proves another entry than its name says", "What stood there was replaced.")
         seen[stretch.origin] = _checkpoint(str(proof.note), stretch, public, report)
+        before = known.logs.get(stretch.origin)
+        if before and before.size >= stretch.size:
+            _continues(seen[stretch.origin].root if before.size == stretch.size else b"", seen[stretch.origin], before, report)
         try:
             proof.verify(merkle.leaf(proof.extra))
         except proofs.ProofError:

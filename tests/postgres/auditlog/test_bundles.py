@@ -129,7 +129,14 @@ def test_a_bundle_verifies_here_and_by_a_stranger_also_after_an_erasure(control:
     assert "person5@example.org" in text and "person6@example.org" not in text
 
     with exporter(control) as made:
+        made.export(tmp_path / "december", since=START + timedelta(seconds=700), until=START + timedelta(seconds=720))
+        with log.open_log(control, "courses", FixedClock(START + timedelta(days=62))) as writer:
+            writer.append(CTL, [sealed_change(725, keys)])
         made.export(tmp_path / "closed")
+    verify(tmp_path / "december", key=key, remember=tmp_path / "fresh.json")
+    assert verify(tmp_path / "closed", remember=tmp_path / "fresh.json").compared_with_memory == 1
+    with pytest.raises(errors.PeriodTruncatedError):
+        verify(tmp_path / "all", key=key, remember=tmp_path / "fresh.json")
     assert "person5@example.org" not in (tmp_path / "closed" / "entries.jsonl").read_text()
     assert verify(tmp_path / "closed", key=key).disclosed == 0
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")], "nothing half made is left"
