@@ -24,6 +24,7 @@ from obhut.controllers.vocabulary import REFERENCE, fits
 from obhut.journal import runs
 from obhut.journal.states import RunKind, RunState
 from obhut.masking.verdict import Verdict
+from obhut.restores.plan import parse_target
 
 app = App(name="clone", help="Make masked copies for test and staging, checked for leaks before they open.")
 
@@ -77,20 +78,30 @@ def run(
         tuple[str, ...], Parameter(help='A definition that is not made, as the leak check names it: "COMMENT public.TABLE people".')
     ] = (),
     locale: Locale = "de",
+    at: Annotated[
+        str, Parameter(help="Copy a moment of the backups, as obhut restore names it: 2026-03-01T09:00:00Z, an LSN, name:<point>, latest.")
+    ] = "",
+    backup: Annotated[str, Parameter(help="With --at: base backup to start from; by default the newest that fits.")] = "",
 ) -> None:
-    """Make a masked copy of the live database, check it for leaks, and open it; a copy that leaks is dropped.
+    """Make a masked copy of the live database or of a backup, check it for leaks, and open it; a copy that leaks is dropped.
 
     Rows are masked between two servers: no plain row reaches the target's disk, WAL or statistics. Erased people are not in it. The copy
-    stays closed until the leak check has passed. It carries a mark (table obhut.copy) with its moment, map and label: "deidentified" says
-    that it was masked and checked, and not that it is anonymous.
+    stays closed until the leak check has passed. With --at a backup is recovered into a quarantine, copied from there through the erasure
+    list as it is today, and the quarantine is thrown away; the live database is not read.
+
+    The copy carries a mark (table obhut.copy) with its moment, map and label: "deidentified" says that it was masked and checked, and not
+    that it is anonymous.
 
     A run that was killed leaves nothing that counts: the next one drops what is there and begins anew, because the key of a run lives in
     memory only. The exit status is 5 when the check failed.
     """
     here = opened()
+    if backup and not at:
+        raise UsageError("--backup goes with --at", "Name the moment, too: --at latest.")
     wanted = _request(
-        here, database, people=people, controller=controller, locale=locale, target=target, workers=workers, left_out=leave_out
-    )
+        here, database, people=people, controller=controller, locale=locale, target=target, workers=workers, left_out=leave_out,
+        at=parse_target(at) if at else None, backup=backup,
+    )  # fmt: skip
     try:
         made = use_cases.run(here.settings, wanted, here.actor, here.clock, Phases(here.output))
     except CloneLeakError as error:

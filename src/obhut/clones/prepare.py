@@ -62,18 +62,26 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def masks_for(settings: Settings, database: str, source: Source, locale: str) -> tuple[Graph, MaskPlan]:
-    """Return the map resolved against the source and the plan of every column.
+def masks_for(settings: Settings, database: str, source: Source, locale: str, *, of_backup: bool = False) -> tuple[Graph, MaskPlan]:
+    """Return the map resolved against the source and the plan of every column; a backup may fit an earlier version of the map.
 
     Raises:
         DataMapError: the map does not fit, or a column is not classified.
         MaskingRefusedError: a rule does not fit its column.
     """
     surroundings = read_surroundings(source.session)
-    graph, findings = examine(load_map(settings.database(database).map), database, source.catalogue, surroundings)
-    require_clean(findings)
-    if graph is None:
-        raise CloneRefusedError("the data map does not fit the database", 'Run "obhut datamap check".')
+    if of_backup:
+        graph, reasons, unknown = preflight.fitting_map(settings, database, source.catalogue)
+        if graph is None:
+            fact = (reasons or unknown or ["it names other tables"])[0]
+            raise CloneRefusedError(
+                f"no known version of the data map fits the backup: {fact}", "Copy a later moment, or the live database."
+            )
+    else:
+        graph, findings = examine(load_map(settings.database(database).map), database, source.catalogue, surroundings)
+        require_clean(findings)
+        if graph is None:
+            raise CloneRefusedError("the data map does not fit the database", 'Run "obhut datamap check".')
     masks = plan_masks(graph, surroundings, locale=locale)
     masks.require()
     return graph, masks
@@ -135,7 +143,7 @@ def _notes(source: Source) -> Iterator[str]:
     if foreign := [table for table in tables if table.kind == "f"]:
         yield f"{len(foreign)} foreign tables lead nowhere: options of servers and user mappings are left out"
     if objects := int(source.session.value("SELECT count(*) FROM pg_largeobject_metadata")):
-        yield f"{objects} large objects are left out: nobody knows what is in them"
+        yield f"{objects} large objects: those that rows name hold random bytes, the others are left out"
 
 
 def sizes(source: Source, prepared: Prepared) -> list[Size]:

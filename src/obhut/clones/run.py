@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from obhut.clones import check, mark, prepare
+from obhut.clones import check, mark, objects, prepare, recovered
 from obhut.clones import source as sources
 from obhut.clones import target as places
 from obhut.clones.carry import Carrier
@@ -23,6 +23,7 @@ from obhut.clones.originals import Originals
 from obhut.clones.prepare import Prepared, Size
 from obhut.clones.source import Source
 from obhut.clones.subset import Wanted
+from obhut.controllers.vocabulary import canonical_key
 from obhut.datamap.archive import archive
 from obhut.datamap.load import load as load_map
 from obhut.erasure import ledger, reading
@@ -41,11 +42,12 @@ from obhut.masking.facts import Facts
 from obhut.masking.keys import RunKey
 from obhut.masking.trial import trial
 from obhut.masking.verdict import Evidence, Label, judge
-from obhut.postgres.clusters import Binaries, binaries, make_directory
+from obhut.postgres.clusters import Binaries, binaries
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier
 from obhut.restores import finish, load, schema, streams
 from obhut.restores import target as targets
+from obhut.restores.plan import RecoveryTarget
 from obhut.restores.progress import Progress, Silent
 from obhut.restores.quarantine import database_name
 from obhut.restores.schema import Entry, Section
@@ -72,6 +74,8 @@ class Request:
         workers: streams side by side.
         left_out: definitions that are not made, by name.
         locale: language of the invented words.
+        at: the moment of a backup, or nothing for the live database.
+        backup: base backup to start from; the newest fitting one by default.
     """
 
     database: str
@@ -80,6 +84,8 @@ class Request:
     workers: int = 2
     left_out: tuple[str, ...] = ()
     locale: str = "de"
+    at: RecoveryTarget | None = None
+    backup: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +140,40 @@ def run(settings: Settings, request: Request, actor: Actor, clock: Clock, progre
     """
     ledger.open_ledger(settings)
     places.tidy(settings, request.database, clock)
+    progress = progress or Silent()
+    if request.at is not None:
+        return _of_backup(settings, request, request.at, actor, clock, progress)
     url = settings.database(request.database).url
     with Session.connect(url, application_name="obhut clone") as session:
         major = session.server_version // 10_000
         superuser = str(session.value("SELECT rolname FROM pg_roles WHERE oid = 10"))
-    parameters = {
-        "target": request.target, "major": major, "superuser": superuser, "dbname": database_name(url),
-        "workers": request.workers, "subset": request.wanted.describe(),
-    }  # fmt: skip
-    journalled = runs.begin(RunKind.CLONE, request.database, actor, clock, parameters)
+    journalled = _begin(settings, request, actor, clock, major, superuser)
     with runs.guarded(journalled, clock):
-        copying = Copying(settings, journalled, request, actor, clock, progress or Silent())
+        copying = Copying(settings, journalled, request, actor, clock, progress)
         with sources.held(url, copying.application) as source:
             return copying.carry_out(source)
+
+
+def _of_backup(settings: Settings, request: Request, at: RecoveryTarget, actor: Actor, clock: Clock, progress: Progress) -> Outcome:
+    """Make a copy of the moment of a backup; the living database is not asked."""
+    controller = canonical_key(request.wanted.controller) if request.wanted.controller else ""
+    found, major = recovered.survey(settings, request.database, at, request.backup, controller, actor, clock)
+    journalled = _begin(settings, request, actor, clock, major, "")
+    with runs.guarded(journalled, clock):
+        copying = Copying(settings, journalled, request, actor, clock, progress)
+        with (
+            recovered.recovered(settings, journalled, found, at, clock, progress) as quarantine,
+            sources.held(quarantine.url, copying.application, moment=quarantine.moment or found.chain[-1].end_time) as source,
+        ):
+            return copying.carry_out(source)
+
+
+def _begin(settings: Settings, request: Request, actor: Actor, clock: Clock, major: int, superuser: str) -> Run:
+    parameters = {
+        "target": request.target, "major": major, "superuser": superuser, "dbname": database_name(settings.database(request.database).url),
+        "workers": request.workers, "subset": request.wanted.describe(), "at": str(request.at) if request.at else "",
+    }  # fmt: skip
+    return runs.begin(RunKind.CLONE, request.database, actor, clock, parameters)
 
 
 @dataclass
@@ -192,12 +219,13 @@ class Copying:
             statements = [definitions, *self._check(source, target, originals, carrier)]
             return self._open(source, prepared, target, rows, statements)
         except BaseException:
-            places.drop(self.settings, self.run)
+            places.drop(self.settings, self.run, quarantine=False)
             raise
 
     def _prepare(self, source: Source) -> Prepared:
         with runs.step(self.run, "prepare", self.clock) as step:
-            graph, masks = prepare.masks_for(self.settings, self.request.database, source, self.request.locale)
+            of_backup = self.request.at is not None
+            graph, masks = prepare.masks_for(self.settings, self.request.database, source, self.request.locale, of_backup=of_backup)
             granted = prepare.instructed(source, graph, self.request.wanted, self.actor, self.clock, self.run.id)
             if granted:
                 runs.permitted(self.run, granted[0].instruction_id)
@@ -215,8 +243,7 @@ class Copying:
         with runs.step(self.run, "schema", self.clock) as step:
             with self.progress.phase("reading identifiers", None, "columns"):
                 originals = check.against(self._about, source.session)
-            make_directory(self.directory)
-            self.directory.chmod(0o711)  # the account of the servers passes; what is below is private
+            places.make_directory_of(self.settings, self.run.id)
             scratch = self._scratch()
             try:
                 dumped = schema.dump(self.programs(), source.url, scratch, snapshot=source.snapshot)
@@ -230,7 +257,7 @@ class Copying:
             }
             statement = check.definitions([entry for section in Section for entry in entries[section]], roles, originals)
             if statement.leaks:
-                shutil.rmtree(self.directory, ignore_errors=True)
+                places.clear(self.directory)
                 _refuse_leaks([statement], self.request.database)
             step.record(entries=sum(len(part) for part in entries.values()), identifiers=originals.identifiers.count)
         return originals, entries, roles, statement
@@ -248,6 +275,7 @@ class Copying:
         self, source: Source, prepared: Prepared, target: Target, entries: dict[Section, list[Entry]], roles: Sequence[str]
     ) -> tuple[Carrier, int]:
         left_out = frozenset() if target.owned else frozenset(schema.of_the_database(entries))
+        places.note_roles(target, roles)
         targets.make_database(target, entries[Section.PRE_DATA], roles)
         with target.session(self.application) as session:
             streams.prepare_records(session)
@@ -277,12 +305,13 @@ class Copying:
         with runs.step(self.run, "connect", self.clock), explained():
             load.connect_tables(loading, self.progress)
         with runs.step(self.run, "finish", self.clock) as step, load.loading_session(loading) as session:
+            made = objects.replace(source.session, session, source.catalogue)
             counted = finish.counters(source.session, prepared.graph, self.request.database)
             finish.set_sequences(session, counted, fresh=_above(counted, prepared, facts))
             views = finish.refresh_views(loading, source.session, self.progress)
             load.make_last(loading)
             finish.analyse(loading, self.progress)
-            step.record(sequences=len(counted), views=views)
+            step.record(sequences=len(counted), views=views, large_objects=made)
         return rows
 
     def _check(self, source: Source, target: Target, originals: Originals, carrier: Carrier) -> list[Statement]:

@@ -1,7 +1,7 @@
-"""The moment of a live database that a copy shows: one exported snapshot, held until the last part is carried.
+"""The moment of a database that a copy shows: one exported snapshot, held until the last part is carried.
 
 While the snapshot is held, the address of every row that it sees stays what it is; a lock on each table keeps rewrites (VACUUM FULL,
-CLUSTER, ALTER TABLE) waiting, which would move rows. Nothing is written at the source, so a standby will do.
+CLUSTER, ALTER TABLE) waiting, which would move rows. Nothing is written at the source, so a standby will do, or a quarantine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SELECT now(), CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE p
 
 @dataclass(frozen=True)
 class Source:
-    """A live database at one moment.
+    """A database at one moment.
 
     Attributes:
         session: inside the transaction whose snapshot is exported; for reading.
@@ -48,8 +48,13 @@ class Source:
 
 
 @contextmanager
-def held(url: str, application: str) -> Iterator[Source]:
+def held(url: str, application: str, *, moment: datetime | None = None) -> Iterator[Source]:
     """Hold a snapshot of a database while the block runs.
+
+    Args:
+        url: the database.
+        application: name of the session.
+        moment: that the database stands at, if it does not live.
 
     Raises:
         CloneRefusedError: the schema changed while it was taken, or the role does not see every row.
@@ -65,7 +70,7 @@ def held(url: str, application: str) -> Iterator[Source]:
             catalogue = read_catalogue(session)
             if catalogue.fingerprint() != before.fingerprint():
                 raise CloneRefusedError("the schema changed while the snapshot was taken", "Try again when the migration is over.")
-            moment, lsn, everything = session.row(_MOMENT) or (None, "", False)
+            now, lsn, everything = session.row(_MOMENT) or (None, "", False)
             if not everything:
                 raise CloneRefusedError("the role may not read every row", "Use a role with BYPASSRLS; see docs/reference/privileges.md.")
-            yield Source(url, session, snapshot, catalogue, moment, lsn)
+            yield Source(url, session, snapshot, catalogue, moment or now, lsn)

@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.runs import Run
 from obhut.journal.states import RunKind, RunState
-from obhut.postgres.clusters import Cluster
+from obhut.postgres.clusters import Cluster, make_directory
+from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError
 from obhut.postgres.sql import SQL, Identifier
-from obhut.restores import streams
+from obhut.restores import schema, streams
 from obhut.restores import target as targets
 from obhut.restores.target import Target
 
 CLONES = "clones"
+QUARANTINE = "quarantine"  # where a backup is recovered, below the directory of a run
+_ROLE = "role: "  # recorded in a given database: a role that the copy brought to the server
 _OURS = ("information_schema", streams.RECORDS)
 
 
 def directory_of(settings: Settings, run_id: str) -> Path:
     """Return where everything of a copy lies."""
     return settings.state.directory / CLONES / run_id
+
+
+def make_directory_of(settings: Settings, run_id: str) -> Path:
+    """Make the directory of a copy; the account of the servers passes, what is below is private."""
+    directory = directory_of(settings, run_id)
+    make_directory(directory)
+    directory.chmod(0o711)
+    return directory
+
+
+def clear(directory: Path) -> None:
+    """Remove everything of a copy but a quarantine, which whoever started it ends."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.name != QUARANTINE:
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # a quarantine is in it
+        directory.rmdir()
+
+
+def written(name: str) -> str:
+    """Return the name of a role as the journal can hold it."""
+    return quote(name)
 
 
 def own_cluster(settings: Settings, run: Run) -> Cluster:
@@ -36,7 +63,10 @@ def target_of(settings: Settings, run: Run) -> Target:
     """Return where a journalled run put, or puts, its copy."""
     if given := str(run.parameters["target"]):
         return targets.on_server(given)
-    return targets.on_cluster(own_cluster(settings, run), str(run.parameters["dbname"]), str(run.parameters["superuser"]))
+    superuser = str(run.parameters["superuser"]) or next(
+        (unquote(str(step.facts["superuser"])) for step in runs.list_steps(run.id) if "superuser" in step.facts), "postgres"
+    )
+    return targets.on_cluster(own_cluster(settings, run), str(run.parameters["dbname"]), superuser)
 
 
 def reached(settings: Settings, run: Run) -> Target:
@@ -47,14 +77,33 @@ def reached(settings: Settings, run: Run) -> Target:
     return target
 
 
-def drop(settings: Settings, run: Run) -> None:
-    """Throw a copy away: its own cluster with all files, or everything that was put into a given database."""
+def note_roles(target: Target, statements: Sequence[str]) -> None:
+    """Record in a given database which roles the copy will bring to its server, before it does: they are dropped with a copy that fails."""
+    if target.owned:
+        return
+    with target.session("obhut clone") as session:
+        existing = {str(name) for (name,) in session.rows("SELECT rolname FROM pg_roles")}
+        for name in schema.created_roles(schema.missing_roles(statements, existing, alter=False)):
+            streams.record(session, f"{_ROLE}{name}")
+
+
+def drop(settings: Settings, run: Run, *, quarantine: bool = True) -> None:
+    """Throw a copy away: its own cluster with all files, or everything that was put into a given database.
+
+    Args:
+        settings: the installation.
+        run: that made the copy.
+        quarantine: with the quarantine it was made from, if it is still there.
+    """
     target = target_of(settings, run)
     if target.cluster is not None:
         target.cluster.remove()
     else:
         _empty(target, streams.application_name(run.id))
-    shutil.rmtree(directory_of(settings, run.id), ignore_errors=True)
+    directory = directory_of(settings, run.id)
+    if quarantine:
+        targets.cluster_at(settings, directory / QUARANTINE, int(str(run.parameters["major"]))).remove()
+    clear(directory)
 
 
 def _empty(target: Target, application: str) -> None:
@@ -72,7 +121,20 @@ def _empty(target: Target, application: str) -> None:
         for name in ("pg_statistic", "pg_statistic_ext_data"):  # dead rows of statistics would outlive their tables
             with suppress(DatabaseError):  # a server that is not ours may not let us; its autovacuum will
                 session.execute(SQL("VACUUM (FULL) pg_catalog.{}").format(Identifier(name)))
+        session.value("SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata")
+        _drop_roles(session)
     release(target, application)
+
+
+def _drop_roles(session: Session) -> None:
+    """Drop the roles that the copy brought; one that somebody uses elsewhere by now stays."""
+    brought = [name.removeprefix(_ROLE) for name in streams.finished(session) if name.startswith(_ROLE)]
+    for name in brought:
+        with suppress(DatabaseError):
+            session.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
+    for name in brought:
+        with suppress(DatabaseError):
+            session.execute(SQL("DROP ROLE IF EXISTS {}").format(Identifier(name)))
 
 
 def release(target: Target, application: str) -> None:

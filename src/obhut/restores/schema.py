@@ -138,5 +138,10 @@ def missing_roles(statements: Collection[str], existing: Collection[str], *, alt
     return kept
 
 
+def created_roles(statements: Collection[str]) -> list[str]:
+    """Return the names of the roles that statements create."""
+    return [_unquoted(match["name"]) for line in statements if (match := _ROLE.match(line))]
+
+
 def _unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
