@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -13,11 +14,13 @@ from obhut.cli.context import Context
 from obhut.cli.controllers import key_values, opened
 from obhut.cli.exits import UsageError
 from obhut.cli.phases import Database, Phases
+from obhut.clones import fixture as fixtures
 from obhut.clones import gate, subset
 from obhut.clones import run as use_cases
 from obhut.clones import target as places
 from obhut.clones.errors import CloneLeakError, CloneNotAnonymousError
 from obhut.clones.findings import Statement, failed
+from obhut.clones.fixture import Form
 from obhut.clones.run import Request
 from obhut.clones.verify import verify as verify_copy
 from obhut.controllers.vocabulary import REFERENCE, fits
@@ -242,6 +245,40 @@ def _criteria(here: Context, verdict: Verdict) -> None:
         ["criterion", "met", "what was seen", "source"],
         [(one.id, "unchecked" if one.met is None else one.met, one.fact, one.source) for one in verdict.criteria],
     )
+
+
+@app.command
+def fixture(
+    run_id: RunId,
+    *,
+    out: Annotated[Path, Parameter(help="File to write (or directory, for csv); a fixture that is there already is replaced.")],
+    form: Annotated[Literal["sql", "csv"], Parameter(help="One file of INSERT statements, or a directory with one file a table.")] = "sql",
+) -> None:
+    """Write the rows of a small copy as a data set for unit tests, safe to commit.
+
+    Only a copy that a named person calls anonymised ("obhut clone sign") and that holds today is written, because nobody can take back what
+    was committed. Tables come in the order of foreign keys and rows in that of their primary key, so the same copy gives the same file. Its
+    head tells label, person, date of review, moment and map. The schema is the vendor's own: load the file into an empty one.
+
+    A copy for it: obhut clone run --people 20. More than 10,000 rows are refused.
+    """
+    here = opened()
+    made = fixtures.write(here.settings, run_id, out, Form(form), here.clock)
+    document = {
+        "run": run_id,
+        "path": str(made.path),
+        "form": made.form,
+        "label": made.mark.label,
+        "signed_by": made.mark.signed_by,
+        "review_by": made.mark.review_by,
+        "tables": [{"table": name, "rows": rows} for name, rows in made.tables],
+    }
+
+    def render() -> None:
+        here.output.table(["table", "rows"], made.tables)
+        here.output.pairs({key: document[key] for key in ("path", "label", "signed_by", "review_by")})
+
+    here.output.result(document, render)
 
 
 @app.command

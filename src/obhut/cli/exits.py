@@ -81,6 +81,7 @@ STATUS: dict[str, Exit] = {
     "restore-target-not-empty": Exit.REFUSED,
     "clone-refused": Exit.REFUSED,
     "clone-overtaken": Exit.REFUSED,
+    "clone-fixture-refused": Exit.REFUSED,
     "demo-folder-foreign": Exit.REFUSED,
     "demo-running": Exit.REFUSED,
     "not-instructed": Exit.NOT_INSTRUCTED,

@@ -56,6 +56,12 @@ class CloneNotAnonymousError(CloneError):
         self.verdict = verdict
 
 
+class CloneFixtureError(CloneError):
+    """The rows of a copy cannot be written as a fixture there: too many, or something else lies at the path."""
+
+    code = "clone-fixture-refused"
+
+
 class CloneMarkError(CloneError):
     """A database has no mark of a masked copy, or the mark is not its own."""
 

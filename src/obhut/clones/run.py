@@ -267,8 +267,8 @@ class Copying:
         if not target.owned:
             targets.close_to_others(target)
             return target
-        parameters = self.run.parameters
-        targets.new_cluster(self.settings, self.directory / "target", int(str(parameters["major"])), str(parameters["superuser"]), 16)
+        major = int(str(self.run.parameters["major"]))
+        targets.new_cluster(self.settings, self.directory / "target", major, places.superuser_of(self.run), 16)
         return target
 
     def _load(

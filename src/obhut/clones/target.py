@@ -63,10 +63,13 @@ def target_of(settings: Settings, run: Run) -> Target:
     """Return where a journalled run put, or puts, its copy."""
     if given := str(run.parameters["target"]):
         return targets.on_server(given)
-    superuser = str(run.parameters["superuser"]) or next(
-        (unquote(str(step.facts["superuser"])) for step in runs.list_steps(run.id) if "superuser" in step.facts), "postgres"
-    )
-    return targets.on_cluster(own_cluster(settings, run), str(run.parameters["dbname"]), superuser)
+    return targets.on_cluster(own_cluster(settings, run), str(run.parameters["dbname"]), superuser_of(run))
+
+
+def superuser_of(run: Run) -> str:
+    """Return the role that initdb made at the source, and makes at the copy; known from the recovery where the source is a backup."""
+    told = (unquote(str(step.facts["superuser"])) for step in runs.list_steps(run.id) if "superuser" in step.facts)
+    return str(run.parameters["superuser"]) or next(told, "postgres")
 
 
 def reached(settings: Settings, run: Run) -> Target:
