@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ import pytest
 from support import scanner
 from support.clinic import installed_clinic
 from support.installation import Installation
+from support.oracle import differences, rows
 from support.pagila import installed_pagila
 
+from obhut.clones import mark
+from obhut.foundation.settings import load
+from obhut.keystore import open_keystore
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError
 
@@ -166,10 +171,14 @@ def test_a_rule_that_is_lost_is_named(clinic: Installation, copy: dict[str, Any]
 
 
 def test_what_the_vendor_wrote_elsewhere_is_found(clinic: Installation) -> None:
-    """An address in a table called not personal, in a comment, and in a default: each is named, the given database is empty again."""
+    """An address or a canary in a table called not personal, an address in a comment or a default: each is named, the database empty again."""
     staging = clinic.cluster.url("staging")
     hidden = {
         "INSERT INTO status (word) VALUES ('call SECRET11@mail.invalid, please')": ("public.status.word", "TRUNCATE status"),
+        "INSERT INTO status (word) SELECT 'about ' || first_name FROM patient WHERE first_name LIKE 'obhutcanary%'": (
+            "public.status.word",
+            "TRUNCATE status",
+        ),
         "COMMENT ON COLUMN patient.email IS 'such as secret12@mail.invalid'": ("COMMENT", "COMMENT ON COLUMN patient.email IS NULL"),
         "ALTER TABLE price ALTER code SET DEFAULT 'secret13@mail.invalid'": ("public.price", "ALTER TABLE price ALTER code DROP DEFAULT"),
     }
@@ -218,6 +227,43 @@ def test_a_part_is_closed_under_foreign_keys(clinic: Installation) -> None:
         assert there.value("SELECT count(*) FROM price") == 20
     clinic.obhut("clone", "drop", made["run"])
     clinic.obhut.refused("clone", "plan", "--people", "none", code="clone-subset-invalid", status=2)
+
+
+def test_a_fixture_is_safe_to_commit(clinic: Installation, tmp_path: Path) -> None:
+    """Nothing of a copy that nobody answers for is written. With a word, its rows fill an empty schema again, and twice gives one file."""
+    made = clinic.obhut("clone", "run", "--people", "8")
+    sql = tmp_path / "fixtures" / "clinic.sql"
+    clinic.obhut.refused("clone", "fixture", made["run"], "--out", sql, code="clone-not-anonymous", status=5)
+    assert not sql.parent.exists()
+    settings = load(clinic.folder / "obhut.toml")
+    with Session.connect(made["url"]) as copy:
+        # What "clone sign" writes when every criterion is met: this clinic's years of birth never let it.
+        unsigned = mark.read(copy, open_keystore(settings))
+        word = replace(unsigned, label="anonymised", signed_by="acc-1", review_by="2099-01-01")
+        mark.write(copy, word, open_keystore(settings))
+        before = rows(copy)
+    written = clinic.obhut("clone", "fixture", made["run"], "--out", sql)
+    text = sql.read_text(encoding="utf-8")
+    assert text.splitlines()[1].startswith("-- Label: anonymised. acc-1 answers for it until 2099-01-01")
+    assert {one["table"]: one["rows"] for one in written["tables"]}["public.patient"] >= 8
+    clinic.obhut("clone", "fixture", made["run"], "--out", sql)
+    assert sql.read_text(encoding="utf-8") == text
+    with Session.connect(made["url"].replace("/clinic?", "/postgres?")) as session:
+        session.execute("CREATE DATABASE again TEMPLATE clinic")
+    with Session.connect(made["url"].replace("/clinic?", "/again?")) as again:
+        tables = [name for name in before if not name.startswith("obhut.") and name != "public.busy"]
+        again.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
+        again.execute(text)
+        again.execute("REFRESH MATERIALIZED VIEW public.busy")
+        again.execute("DROP SCHEMA obhut CASCADE")
+        assert differences({name: before[name] for name in (*tables, "public.busy")}, rows(again)) == {}
+        assert again.value("SELECT nextval(pg_get_serial_sequence('public.patient', 'id')) > (SELECT max(id) FROM public.patient)")
+    csv = tmp_path / "csv"
+    clinic.obhut("clone", "fixture", made["run"], "--out", csv, "--form", "csv")
+    assert "anonymised" in (csv / "README").read_text(encoding="utf-8") and len(list(csv.glob("*.csv"))) == len(written["tables"])
+    (tmp_path / "mine.sql").write_text("SELECT 1", encoding="utf-8")
+    clinic.obhut.refused("clone", "fixture", made["run"], "--out", tmp_path / "mine.sql", code="clone-fixture-refused", status=3)
+    clinic.obhut("clone", "drop", made["run"])
 
 
 def test_a_killed_copy_leaves_nothing_that_counts(clinic: Installation, copy: dict[str, Any]) -> None:

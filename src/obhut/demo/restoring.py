@@ -1,31 +1,21 @@
-"""The story after the loss: what a plain restore does, what Obhut's does, the proof, and the promises.
+"""The story after the loss: what a plain restore does, what Obhut's does, and the proof.
 
 The plain restore uses the same backups, the same recovery and the same moment; only the filter is missing.
 """
 
 from __future__ import annotations
 
-from rich.text import Text
-
-from obhut.backups import heartbeat
-from obhut.backups import run as backups
 from obhut.backups.repository import Repository
-from obhut.demo import vendor
 from obhut.demo.acts import traces
 from obhut.demo.errors import DemoFailedError
 from obhut.demo.scene import Scene
 from obhut.demo.vendor import DATABASE, PERSON
 from obhut.foundation.clock import stamp
 from obhut.foundation.language import text
-from obhut.foundation.settings import FILE_NAME, load
 from obhut.postgres.clusters import binaries
 from obhut.postgres.connections import Session
-from obhut.promises.evaluate import evaluate
-from obhut.promises.model import State
 from obhut.restores import opening, quarantine, run, store, verify
 from obhut.restores.plan import Form, RecoveryTarget
-
-_STYLES = {State.KEPT: "green", State.BROKEN: "bold red", State.UNPROVEN: "yellow"}
 
 
 def restore_plainly(scene: Scene) -> None:
@@ -142,33 +132,3 @@ def _compare(scene: Scene) -> None:
         ],
     )
     scene.stage.verdict('Participant {key} stays erased, and the word is there: "{word}"', good=True, key=PERSON, word=word)
-
-
-def go_on(scene: Scene) -> None:
-    """Act: the vendor works on, backups begin anew, and every promise is evaluated."""
-    stage = scene.stage
-    stage.act("And the promises?", "The vendor works on with the restored database; its backups begin anew.")
-    (scene.folder / FILE_NAME).write_text(vendor.settings_text(scene.url), encoding="utf-8")
-    scene.settings = load(scene.folder / FILE_NAME)
-    stage.command(f"obhut backup start {DATABASE}")
-    with stage.step("Taking a base backup of the restored database") as step:
-        taken = backups.start(scene.settings, DATABASE, scene.actor, scene.clock, step.bar.reach)
-        heartbeat.beat(DATABASE, scene.url)
-        step.done("Base backup {id}; WAL streams again", id=taken.backup.id if taken.backup else "–")
-    stage.command("obhut promises")
-    with stage.step("Evaluating every promise on the running system") as step:
-        verdicts = evaluate(scene.settings, scene.clock)
-        states = [verdict.state for verdict in verdicts]
-        step.done(
-            "{kept} kept, {broken} broken, {unproven} unproven",
-            kept=states.count(State.KEPT),
-            broken=states.count(State.BROKEN),
-            unproven=states.count(State.UNPROVEN),
-        )
-    stage.table(
-        ["promise", "state", "what it says"],
-        [(Text(v.promise.id), Text(text(v.state.value), style=_STYLES[v.state]), v.promise.sentence) for v in verdicts],
-        styles=["bold", "", "dim"],
-    )
-    if State.BROKEN in states:
-        raise DemoFailedError("a promise is broken", 'See "obhut promises --evidence".')

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from obhut.demo import acts, folder, restoring, vendor
+from obhut.demo import acts, folder, going_on, restoring, vendor
 from obhut.demo.scene import Scene
 from obhut.demo.stage import Stage, number
 from obhut.foundation.actors import Actor
@@ -27,7 +27,10 @@ ACTS: tuple[Callable[[Scene], None], ...] = (
     acts.lose,
     restoring.restore_plainly,
     restoring.restore,
-    restoring.go_on,
+    going_on.go_on,
+    going_on.anonymise_inactive,
+    going_on.copy_for_tests,
+    going_on.judge,
 )
 
 
@@ -67,7 +70,7 @@ def _close(scene: Scene, *, keep_running: bool) -> None:
     ]
     if keep_running:
         lines.append(text("The servers run on. Look around: export OBHUT_CONFIG={file}", file=scene.folder / FILE_NAME))
-        lines.append("  obhut restore list · obhut erasures list · obhut promises --evidence · obhut serve")
+        lines.append("  obhut restore list · obhut clone list · obhut erasures list · obhut promises --evidence")
     else:
         lines.append(text("Nothing runs any more. Look at the files, or play it again with --keep-running to look around."))
     lines.append(text("Remove everything: obhut demo clean"))

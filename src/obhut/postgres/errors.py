@@ -70,6 +70,12 @@ class PermissionDeniedError(DatabaseError):
     code = "database-permission"
 
 
+class NoRoomError(DatabaseError):
+    """The server's disk is full, or another of its limits is reached (class 53)."""
+
+    code = "database-no-room"
+
+
 def translate(error: psycopg.Error) -> DatabaseError:
     """Return the value-free error for a driver error."""
     diag = error.diag
@@ -103,6 +109,8 @@ def translate(error: psycopg.Error) -> DatabaseError:
         kind, hint = ForeignKeyError, 'Does the data map cover the referencing table? Run "obhut datamap check".'
     elif state.startswith("28") or state == "42501":
         kind, hint = PermissionDeniedError, "Has the role of the database URL the privileges listed in docs/reference/privileges.md?"
+    elif state.startswith("53"):
+        kind, hint = NoRoomError, "Give the server room (disk, memory, connections), then run the command again."
     elif state.startswith(("08", "57P")):
         kind, hint = UnreachableError, "Is the server running? Its log says why it closed the connection."
     return kind(fact, hint, sqlstate=state, **names)
