@@ -21,6 +21,7 @@ from obhut.datamap.discovery.values import Kind, kinds
 from obhut.datamap.discovery.weighing import SURE
 from obhut.datamap.suggest import suggest
 from obhut.datamap.writing import write
+from obhut.foundation.language import Language, speaking
 
 
 @pytest.mark.parametrize(
@@ -265,3 +266,22 @@ def test_a_thousand_tables_of_people_are_proposed_while_somebody_waits() -> None
     begun = time.process_time()
     assert len(suggest("d", made.catalogue).subjects) == 1001
     assert time.process_time() - begun < 10
+
+
+def test_remarks_speak_german() -> None:
+    """In German every question is another sentence, the word DECIDE stays, and nothing but remarks differs; the map loads either way."""
+    schema = Schema().table("company", column("id"), column("name", "text"))
+    schema.table("person", column("id"), column("email", "text"), column("friend_ids", "bigint[]"), column("recipient", "text"))
+    proposal = suggest("shop", schema.catalogue)
+    assert proposal.decisions >= 2
+    english = write(proposal).splitlines()
+    with speaking(Language.GERMAN):
+        german = write(proposal).splitlines()
+    asked = [
+        (mine.split("DECIDE: ")[1], theirs.split("DECIDE: ")[1])
+        for mine, theirs in zip(english, german, strict=True)
+        if "# DECIDE:" in mine
+    ]
+    assert len(asked) >= 2
+    assert [mine for mine, theirs in asked if mine == theirs and not mine.startswith("user")] == []
+    assert [line.split("#")[0] for line in english] == [line.split("#")[0] for line in german]
