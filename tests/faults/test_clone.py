@@ -135,13 +135,13 @@ def test_the_source_restarts_in_the_middle(staging: Staging) -> None:
     """The source goes away while its snapshot is held: the run fails in words, what it made is dropped, and the next one works."""
     trace = staging.clinic.folder / "trace"
     results: list[Result] = []
-    thread = threading.Thread(target=lambda: results.append(staging.run(env={"OBHUT_TRACE_FAULTPOINTS": str(trace)})))
+    thread = threading.Thread(target=lambda: results.append(staging.run(env={"OBHUT_TRACE_FAULTPOINTS": str(trace)}, patience=380)))
     thread.start()
     deadline = time.monotonic() + 120
     while "clone.target.after" not in (trace.read_text(encoding="utf-8") if trace.exists() else "") and time.monotonic() < deadline:
         time.sleep(0.002)
     staging.clinic.cluster.stop("immediate")
-    thread.join(180)
+    thread.join(400)
     staging.clinic.cluster.start()
     (said,) = results
     assert said.status not in {0, 2} and said.error and "Traceback" not in said.said, str(said)
@@ -177,9 +177,9 @@ def test_a_copy_of_a_moment_that_is_gone(lost: Lost) -> None:
     assert _with_plain(clones / made["run"]) == []
     with Session.connect(made["url"]) as copy:
         stay = len(lost.before["public.patient"]) - len(ERASED)
-        # A restore of another test may have condemned the canary.
+        # A restore of another test may have condemned the canary, who has neither photo nor device.
         assert copy.value("SELECT count(*) FROM patient") in {stay, stay - 1}
-        assert copy.value("SELECT count(*) FROM patient WHERE photo IS NULL AND device IS NULL") == len(ANONYMISED)
+        assert copy.value("SELECT count(*) FROM patient WHERE photo IS NULL AND device IS NULL") in {len(ANONYMISED), len(ANONYMISED) + 1}
         assert copy.value("SELECT count(*) FROM status") == len(lost.before["public.status"])
         assert copy.value("SELECT moment < now() FROM obhut.copy")
     listed = {one["run"]: one for one in lost.obhut("clone", "list", "clinic") if one["run"] not in known}

@@ -130,7 +130,9 @@ def _empty(target: Target, application: str) -> None:
 
 
 def _drop_roles(session: Session) -> None:
-    """Drop the roles that the copy brought; one that somebody uses elsewhere by now stays."""
+    """Drop the roles that a failed copy brought; one that somebody uses elsewhere by now stays, and those of a finished copy do."""
+    if session.value("SELECT to_regclass(%s) IS NULL", (f"{streams.RECORDS}.done",)):
+        return
     brought = [name.removeprefix(_ROLE) for name in streams.finished(session) if name.startswith(_ROLE)]
     for name in brought:
         with suppress(DatabaseError):
