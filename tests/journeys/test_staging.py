@@ -296,6 +296,18 @@ def test_without_class_or_instruction_nothing_is_made(clinic: Installation) -> N
         session.execute("SELECT 1 FROM obhut.copy")  # nothing was ever written to the source
 
 
+def test_the_same_on_postgresql_15() -> None:
+    """Debian's PostgreSQL 15 on both sides: nobody in rows, indexes, statistics, WAL; the check finds what its own search finds at the source."""
+    with installed_clinic(people=20, major=15) as clinic:
+        made = clinic.obhut("clone", "run")
+        assert scanner.hits(clinic.state / "clones" / made["run"], [f"secret{digit}" for digit in range(1, 10)]) == []
+        assert {one["result"] for one in made["statements"] if one["name"] != "canaries"} == {"passed"}
+        with clinic.session() as source, Session.connect(made["url"]) as there:
+            assert there.server_version // 10_000 == 15
+            assert _row_counts(there) == _row_counts(source)
+        assert clinic.obhut("clone", "verify", made["run"])["holds"]
+
+
 @pytest.mark.samples
 def test_pagila_keeps_the_shape_of_its_queries() -> None:
     """Without a word about masks in its map: partitions, views, sequences; customers with so many rentals and payments, but nobody known."""

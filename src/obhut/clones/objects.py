@@ -8,7 +8,9 @@ from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier, Literal
 
 _BYTES = 32  # of each object; the length of the original would tell something, too
+_AT_ONCE = 1000  # a transaction: the server holds a lock for each
 _MADE = "SELECT count(lo_from_bytea(oid::oid, substring(sha256(random()::text::bytea) FOR %s))) FROM unnest(%s::int8[]) oid"
+_REMOVED = "SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata LIMIT %s) some"
 
 
 def replace(source: Session, copy: Session, catalogue: Catalogue) -> int:
@@ -25,11 +27,20 @@ def replace(source: Session, copy: Session, catalogue: Catalogue) -> int:
     named = _named(copy, catalogue) & owners.keys() if owners else set()
     if not named:
         return 0
-    with copy.transaction():
-        copy.value(_MADE, (_BYTES, sorted(named)))
-        for oid in sorted(named):
-            copy.execute(SQL("ALTER LARGE OBJECT {} OWNER TO {}").format(Literal(oid), Identifier(owners[oid])))
+    numbers = sorted(named)
+    for start in range(0, len(numbers), _AT_ONCE):
+        batch = numbers[start : start + _AT_ONCE]
+        with copy.transaction():
+            copy.value(_MADE, (_BYTES, batch))
+            for oid in batch:
+                copy.execute(SQL("ALTER LARGE OBJECT {} OWNER TO {}").format(Literal(oid), Identifier(owners[oid])))
     return len(named)
+
+
+def remove(copy: Session) -> None:
+    """Remove every large object of a database."""
+    while copy.value(_REMOVED, (_AT_ONCE,)):
+        pass
 
 
 def _named(copy: Session, catalogue: Catalogue) -> set[int]:

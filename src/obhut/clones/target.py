@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from obhut.clones import objects
 from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
@@ -124,7 +125,7 @@ def _empty(target: Target, application: str) -> None:
         for name in ("pg_statistic", "pg_statistic_ext_data"):  # dead rows of statistics would outlive their tables
             with suppress(DatabaseError):  # a server that is not ours may not let us; its autovacuum will
                 session.execute(SQL("VACUUM (FULL) pg_catalog.{}").format(Identifier(name)))
-        session.value("SELECT count(lo_unlink(oid)) FROM pg_largeobject_metadata")
+        objects.remove(session)
         _drop_roles(session)
     release(target, application)
 

@@ -30,7 +30,7 @@ from obhut.retention.rules import Terms
 _QUIET = CONTROLLERS[-1]  # the controller some of whose people have not come back
 _PEOPLE = 500  # of each kind in the copy for tests
 _STYLES = {State.KEPT: "green", State.BROKEN: "bold red", State.UNPROVEN: "yellow"}
-_LATER = "UPDATE participants SET last_seen_at = now() - id % 800 * interval '1 day' WHERE tenant_id = %s AND last_seen_at IS NOT NULL"
+_LATER = "UPDATE participants SET last_seen_at = now() - id %% 800 * interval '1 day' WHERE tenant_id = %s AND last_seen_at IS NOT NULL"
 _UNSEEN = "SELECT count(*) FROM participants WHERE tenant_id = %s AND last_seen_at < now() - interval '2 years 1 day'"
 _ADDRESSES = "SELECT email FROM participants ORDER BY email"
 
