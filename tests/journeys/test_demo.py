@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def test_whole_story(folder: Path) -> None:
     assert "the controller has given no instruction for it" in said
     assert "✘ Participant 4711 is back: 1 person, 3 bookings, on 2 waiting lists" in lines
     assert '✔ Participant 4711 stays erased, and the word is there: "Leuchtturm"' in lines
+    assert re.search(r"✔ [1-9]\d* people anonymised, tombstoned", said)
+    assert re.search(r"✔ [1-9][\d,]* participants in the copy, not one address of a real one", said)
     assert "0 broken" in said
     assert "\x1b" not in played.stdout  # plain text where nobody watches
     assert str(folder) in said

@@ -1,4 +1,4 @@
-"""The story after the restore: years pass, the developers want data to test with, and every promise is looked at."""
+"""The story after the restore: time passes, the developers want data to test with, and every promise is looked at."""
 
 from __future__ import annotations
 
@@ -30,8 +30,13 @@ from obhut.retention.rules import Terms
 _QUIET = CONTROLLERS[-1]  # the controller some of whose people have not come back
 _PEOPLE = 500  # of each kind in the copy for tests
 _STYLES = {State.KEPT: "green", State.BROKEN: "bold red", State.UNPROVEN: "yellow"}
-_LATER = "UPDATE participants SET last_seen_at = now() - id %% 800 * interval '1 day' WHERE tenant_id = %s AND last_seen_at IS NOT NULL"
-_UNSEEN = "SELECT count(*) FROM participants WHERE tenant_id = %s AND last_seen_at < now() - interval '2 years 1 day'"
+_LATER = (
+    "UPDATE participants SET last_seen_at = now() - id / 100 %% 10 * interval '45 days' WHERE tenant_id = %s AND last_seen_at IS NOT NULL"
+)
+_UNSEEN = """
+SELECT count(*) FROM participants
+WHERE tenant_id = %s AND last_seen_at < now() - interval '1 year 1 day' AND created_at < now() - interval '1 year 1 day'
+"""
 _ADDRESSES = "SELECT email FROM participants ORDER BY email"
 
 
@@ -49,22 +54,22 @@ def go_on(scene: Scene) -> None:
 
 
 def anonymise_inactive(scene: Scene) -> None:
-    """Act: people who have not been seen for two years are anonymised, by the rule of their controller."""
+    """Act: people who have not been seen for a year are anonymised, by the rule of their controller."""
     stage = scene.stage
     stage.act(
-        "Two years later",
+        "A year later",
         "Some participants never came back. Their controller has instructed that such accounts are anonymised; "
         "by default people are told first and have time to return.",
     )
     with Session.connect(scene.url, application_name="kursblick") as session:
         session.execute(_LATER, (_QUIET,))
         graph = require(DATABASE, load_map(scene.settings.database(DATABASE).map).database(DATABASE), read_catalogue(session))
-    stage.command(f"obhut retention rules set ctl_… --kind {KIND} --after P2Y --notice none --instruction ins_…")
+    stage.command(f"obhut retention rules set ctl_… --kind {KIND} --after P1Y --notice none --instruction ins_…")
     with stage.step("Recording the rule") as step:
         owner = scene.controllers[CONTROLLERS.index(_QUIET)]
         given = _instruct(scene, _QUIET, Action.ANONYMISE)
-        rules.set_rule(owner.id, graph, KIND, Terms(notice=""), given, actor=scene.actor, clock=scene.clock)
-        step.done("Anonymised after two years without activity; at most 1,000 people a day, an alarm above a fifth of all")
+        rules.set_rule(owner.id, graph, KIND, Terms(period="P1Y", notice=""), given, actor=scene.actor, clock=scene.clock)
+        step.done("Anonymised after a year without activity; at most 1,000 people a day, an alarm above a fifth of all")
     stage.command(f"obhut retention plan {DATABASE}")
     with stage.step("Looking who is due") as step:
         planned = sweep.plan(scene.settings, DATABASE, scene.actor, scene.clock).plans[0].situation
@@ -77,8 +82,8 @@ def anonymise_inactive(scene: Scene) -> None:
     with Session.connect(scene.url, application_name="kursblick") as session:
         left = int(session.value(_UNSEEN, (_QUIET,)) or 0)
     if report.failed or report.hindered or left or not done:
-        raise DemoFailedError("people who were inactive for two years are not anonymised", 'See "obhut retention status".')
-    stage.verdict("Nobody of this controller has been inactive for more than two years and kept a name", good=True)
+        raise DemoFailedError("people who were inactive for a year are not anonymised", 'See "obhut retention status".')
+    stage.verdict("Nobody of this controller has been inactive for more than a year and kept a name", good=True)
 
 
 def copy_for_tests(scene: Scene) -> None:
