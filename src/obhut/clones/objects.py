@@ -10,7 +10,7 @@ from obhut.postgres.sql import SQL, Identifier, Literal
 _BYTES = 32  # of each object; the length of the original would tell something, too
 _AT_ONCE = 1000  # a transaction: the server holds a lock for each
 _MADE = "SELECT count(lo_from_bytea(oid::oid, substring(sha256(random()::text::bytea) FOR %s))) FROM unnest(%s::int8[]) oid"
-_REMOVED = "SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata LIMIT %s) some"
+_REMOVED = "SELECT count(lo_unlink(oid)) FROM (SELECT oid FROM pg_largeobject_metadata LIMIT %s) AS first"
 
 
 def replace(source: Session, copy: Session, catalogue: Catalogue) -> int:
