@@ -17,7 +17,7 @@ from obhut.masking.keys import RunKey
 from obhut.masking.model import MaskPlan, TablePlan
 from obhut.masking.stream import Count, Masker, stream
 from obhut.postgres.catalogue import Catalogue, Table
-from obhut.postgres.sql import SQL, Composable, Composed, Identifier, column_list, trusted
+from obhut.postgres.sql import SQL, Composable, Composed, Identifier, column_list
 from obhut.restores import streams
 from obhut.restores.filter import Filter, TableFilter, inside
 from obhut.restores.load import Worker
@@ -103,11 +103,10 @@ def _conditions(rows: TableFilter, span: Range, version: int) -> list[Composable
 
 def _changed(table: Table, change: Change, rows: RowAddresses, mask: TablePlan) -> Composed:
     """Return the rows with the list's new values; the server's rules read those and not the old ones."""
-    cells = [
-        SQL("({})::{} AS {}").format(change.assignments[name], trusted(table.by_name[name].type), Identifier(name))
-        if name in change.assignments
-        else Identifier(name)
-        for name in table.stored_columns
-    ]
-    inner = SQL("SELECT {} FROM {} WHERE ctid = ANY({})").format(SQL(", ").join(cells), table.relation, rows.literal())
+    names = table.stored_columns
+    values = SQL(", ").join(change.assignments.get(name, Identifier(name)) for name in names)
+    # The empty half gives the new values the types of their columns, which have no name that every search path knows.
+    inner = SQL("SELECT {} FROM {t} WHERE false UNION ALL SELECT {} FROM {t} WHERE ctid = ANY({})").format(
+        column_list(names), values, rows.literal(), t=table.relation
+    )
     return SQL("SELECT {} FROM ({}) AS changed").format(mask.select_list(), inner)

@@ -286,7 +286,7 @@ class Copying:
             pipe = streams.Pipe(source.url, target.url, prepared.rows.settings, self._scratch(), self.programs(), self.application)
             loading = load.Loading(
                 pipe, source.url, target.url, source.catalogue, prepared.rows, entries, self.request.workers, left_out=left_out,
-                snapshot=source.snapshot, carrier=carrier,
+                snapshot=source.snapshot, carrier=carrier, path=source.path,
             )  # fmt: skip
             rows = self._rows(source, prepared, loading, facts)
         finally:

@@ -15,6 +15,7 @@ from obhut.clones.errors import CloneRefusedError
 from obhut.postgres.catalogue import Catalogue, read_catalogue
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL
+from obhut.restores import streams
 
 _READING = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "lock_timeout": "30s"}
 _MOMENT = """
@@ -32,6 +33,7 @@ class Source:
         snapshot: its name, for other sessions and programs.
         moment: when it was taken.
         lsn: position of the WAL at that time, or a little before.
+        path: search path for reading rows, on which the catalogue's names of types depend; none where values are names themselves.
     """
 
     url: str
@@ -40,6 +42,7 @@ class Source:
     catalogue: Catalogue
     moment: datetime
     lsn: str
+    path: str = ""
 
     @property
     def major(self) -> int:
@@ -73,4 +76,8 @@ def held(url: str, application: str, *, moment: datetime | None = None) -> Itera
             now, lsn, everything = session.row(_MOMENT) or (None, "", False)
             if not everything:
                 raise CloneRefusedError("the role may not read every row", "Use a role with BYPASSRLS; see docs/reference/privileges.md.")
-            yield Source(url, session, snapshot, catalogue, moment or now, lsn)
+            yield Source(url, session, snapshot, catalogue, moment or now, lsn, _path(session, catalogue))
+
+
+def _path(session: Session, catalogue: Catalogue) -> str:
+    return "" if any(streams.as_text(table) for table in catalogue.tables.values()) else str(session.value("SHOW search_path"))

@@ -58,6 +58,7 @@ class Loading:
     left_out: frozenset[str] = field(default_factory=frozenset)  # names of entries
     snapshot: str = ""  # exported by the source where that is alive: every reading session sees this moment
     carrier: Callable[[Worker, Table, Part], int] | None = None  # carries a part instead of the plain streams; returns its rows
+    path: str = ""  # search path in which names of types in the filter and in a carrier's expressions were read
 
     def wanted(self, section: Section) -> list[Entry]:
         """Return the entries of a section that are to be made."""
@@ -66,7 +67,7 @@ class Loading:
     @property
     def reading(self) -> dict[str, str]:
         """Run-time parameters of reading sessions; a live source may end long statements by its own settings."""
-        return {**self.rows.settings, **({**streams.AS_TEXT, **UNBOUND} if self.snapshot else {})}
+        return {**self.rows.settings, **({**streams.AS_TEXT, **UNBOUND, "search_path": self.path} if self.snapshot else {})}
 
     def worker(self) -> Worker:
         """Open the sessions of one worker."""
