@@ -30,9 +30,12 @@ from obhut.retention.rules import Terms
 _QUIET = CONTROLLERS[-1]  # the controller some of whose people have not come back
 _PEOPLE = 500  # of each kind in the copy for tests
 _STYLES = {State.KEPT: "green", State.BROKEN: "bold red", State.UNPROVEN: "yellow"}
-_LATER = (
-    "UPDATE participants SET last_seen_at = now() - id / 100 %% 10 * interval '45 days' WHERE tenant_id = %s AND last_seen_at IS NOT NULL"
-)
+# Whoever is not of the quiet controller was here last month, whenever the story is played.
+_LATER = """
+UPDATE participants
+SET last_seen_at = now() - CASE WHEN tenant_id = %s THEN id / 100 %% 10 * interval '45 days' ELSE id %% 30 * interval '1 day' END
+WHERE last_seen_at IS NOT NULL
+"""
 _UNSEEN = """
 SELECT count(*) FROM participants
 WHERE tenant_id = %s AND last_seen_at < now() - interval '1 year 1 day' AND created_at < now() - interval '1 year 1 day'
