@@ -267,17 +267,19 @@ def estates(draw: Any, *, only_keys: bool = False, tree: bool = False, stay: boo
     tables: dict[str, Tab] = {}
     for number in range(count):
         table = _table(draw, number, only_keys=only_keys or tree)
-        if tree and number and draw(st.integers(0, 2)) == 0:
+        if tree and number and draw(st.integers(0, 29 if stay else 2)) == 0:
             table.erase, table.subject = "delete_if_orphaned", False
-        if stay and draw(st.integers(0, 9)):
+        if stay and table.subject:
+            table.partition = ""  # an address says nothing without its leaf, so partitioned people go the long way
+        if stay and table.erase == "delete" and draw(st.integers(0, 19)):
             table.erase = "anonymise"
             _rules(draw, table)
         tables[table.name] = table
     parents = [table for table in tables.values() if table.primary]
     number = 0
     for table in list(tables.values()):
-        for _ in range(draw(st.integers(0 if table.subject else 1, 3))):
-            if tree and draw(st.integers(0, 9)):
+        for _ in range(draw(st.integers(0 if table.subject else 1, 1 if stay else 3))):
+            if tree and draw(st.integers(0, 19 if stay else 9)):
                 earlier = [parent for parent in parents if parent.shared or parent.name < table.name]
                 if not earlier or table.shared:
                     continue

@@ -191,7 +191,7 @@ def both_ways(session: Session, estate: Estate) -> None:
                 found = people(session, short, estate)
                 plans = [direct.compile_plan(short, seed.subject, seed.cohort) for seed in found.seeds]
                 if len(plans) != 1 or plans[0] is None or found.seeds[0].missing:
-                    event("has to go the long way")
+                    event("several cohorts" if len(plans) != 1 else "has to go the long way" if plans[0] is None else "somebody is missing")
                     return
                 direct.run(session, plans[0], found)
             refused = False
