@@ -40,12 +40,17 @@ FROM (SELECT coalesce(max(number), 0) AS number FROM erasure_epoch WHERE databas
 LEFT JOIN erasure_tombstone t ON t.database = %(database)s AND subject_kind = %(kind)s AND action = %(action)s AND t.epoch = epoch.number
   AND state IN ('recorded', 'effective') AND key = %(key)s::text[]
 
--- known_many: the open tombstones with any of many keys, given as a JSON array of array literals
+-- known_many: the open tombstones with any of many keys, given as a JSON array of array literals (in the order of the keys, so that the
+-- index on keys is read between the lowest and the highest even while the server knows nothing about a list that has just grown)
 WITH given AS MATERIALIZED (SELECT key::text[] AS key FROM json_array_elements_text(%s::json) AS one (key))
-SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
-FROM erasure_tombstone
-WHERE database = %s AND subject_kind = %s AND action = %s AND epoch = %s AND state IN ('recorded', 'effective')
-  AND key >= (SELECT min(key) FROM given) AND key <= (SELECT max(key) FROM given) AND key IN (SELECT key FROM given)
+SELECT t.* FROM (
+  SELECT seq, id, database, controller, subject_kind, key, fingerprint, action, map_version, instruction, epoch, erased_at, state
+  FROM erasure_tombstone
+  WHERE database = %s AND subject_kind = %s AND action = %s AND epoch = %s AND state IN ('recorded', 'effective')
+    AND key >= (SELECT min(key) FROM given) AND key <= (SELECT max(key) FROM given)
+  ORDER BY key OFFSET 0
+) AS t
+WHERE t.key IN (SELECT key FROM given)
 
 -- add_entries: append entries
 COPY erasure_entry (seq, body, hash) FROM STDIN
