@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -18,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import obhut
-from bench import erasing, restoring, shop, sweeping
+from bench import cloning, erasing, restoring, rivals, shop, sweeping
 from bench.measure import Comparison, host, watched
 from obhut.demo import folder
 from obhut.foundation.redaction import configure
@@ -42,11 +43,14 @@ class Scale:
     rounds: int
     portal: int  # people, one in ten of them inactive
     estate: int  # people in the database that belongs to a list of that many tombstones
+    rivals: int  # people in the slice that peers mask; 0: they do not run
 
 
 SCALES = {
-    "full": Scale("full", people=52_000, single=420, batch=10_000, tombstones=1_000_000, rounds=3, portal=1_000_000, estate=260_000),
-    "small": Scale("small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000, estate=1_200),
+    "full": Scale(
+        "full", people=52_000, single=420, batch=10_000, tombstones=1_000_000, rounds=3, portal=1_000_000, estate=260_000, rivals=13_000
+    ),
+    "small": Scale("small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000, estate=1_200, rivals=0),
 }
 
 
@@ -89,6 +93,12 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
         with say(console, f"making {scale.portal:,} people, and anonymising the inactive tenth {scale.rounds} times each way"):
             sweeping.make(source, scale.portal)
             found.append(sweeping.inactive(place, source, scale.portal, scale.rounds))
+    with say(console, f"copying masked in {scale.rounds} rounds, four ways in each"):
+        copies, copying_peak = cloning.measure(place, source, scale.rounds)
+        found += copies
+    if scale.rivals:
+        with say(console, f"copying {scale.rivals:,} people masked, by Obhut and three peers"):
+            found += rivals.measure(place, scale.rivals)
     with say(console, f"restoring in {scale.rounds} rounds, five ways in each"):
         every_hundredth = range(50, scale.people + 1, 100)
         compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.rounds)
@@ -105,7 +115,7 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
         every_hundredth = range(50, scale.estate + 1, 100)
         long_list, estate_peak = restoring.long_list(place, source, scale.estate, every_hundredth, scale.tombstones, ESTATE_ROUNDS)
         compared.append(long_list)
-    memory = max(own.largest, peak, estate_peak)
+    memory = max(own.largest, copying_peak, peak, estate_peak)
     peak_line = Comparison(
         "memory",
         "peak of the largest of Obhut's own processes",
@@ -114,7 +124,7 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
         None,
         (),
         (),
-        {"erasing": own.largest, "restoring": max(peak, estate_peak)},
+        {"erasing": own.largest, "copying": copying_peak, "restoring": max(peak, estate_peak)},
         "MB",
     )
     return [*compared, *found, peak_line]
@@ -135,7 +145,7 @@ def report(scale: Scale, comparisons: list[Comparison], facts: dict[str, object]
     for column in ("name", "what by what", "Obhut", "other", "ratio", "bound", "aim", ""):
         table.add_column(column, justify="left" if column in {"name", "what by what", ""} else "right")
     for one in comparisons:
-        verdict = Text("missed", "bold red") if one.missed else Text("kept", "green") if one.bound is not None else Text("shown", "dim")
+        verdict = _verdict(one)
         table.add_row(
             one.name, one.says, _median(one.ours), _median(one.theirs), _figure(one.ratio, one.unit), _figure(one.bound, one.unit),
             _figure(one.aim, one.unit), verdict,
@@ -150,6 +160,14 @@ def report(scale: Scale, comparisons: list[Comparison], facts: dict[str, object]
     console.print(f"Written: {RESULT}", style="dim")
 
 
+def _verdict(one: Comparison) -> Text:
+    if math.isnan(one.ratio):
+        return Text("did not run", "yellow")
+    if one.missed:
+        return Text("missed", "bold red")
+    return Text("kept", "green") if one.bound is not None else Text("shown", "dim")
+
+
 def _median(seconds: tuple[float, ...]) -> str:
     if not seconds:
         return ""
@@ -158,7 +176,7 @@ def _median(seconds: tuple[float, ...]) -> str:
 
 
 def _figure(value: float | None, unit: str) -> str:
-    if value is None:
+    if value is None or math.isnan(value):
         return ""
     return f"{value:.0f} MB" if unit == "MB" else f"{value:.2f}"
 

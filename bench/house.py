@@ -24,12 +24,12 @@ _NOTHING = "0" * 64  # hash of a document that a benchmark has not got
 _SINCE = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def found(directory: Path, url: str, *, mixed: bool = True, map_text: str | None = None) -> Settings:
-    """Make an installation that protects the database at ``url``, with everything permitted."""
+def found(directory: Path, url: str, *, mixed: bool = True, map_text: str | None = None, more: str = "") -> Settings:
+    """Make an installation that protects the database at ``url``, with everything permitted; ``more`` is for its settings file."""
     make_directory(directory)
     file = directory / FILE_NAME
     (directory / "datamap.yaml").write_text(map_text or shop.data_map(mixed=mixed), encoding="utf-8")
-    file.write_text(f'[databases.{shop.DATABASE}]\nurl = "{url}"\nmap = "datamap.yaml"\n', encoding="utf-8")
+    file.write_text(f'[databases.{shop.DATABASE}]\nurl = "{url}"\nmap = "datamap.yaml"\n{more}', encoding="utf-8")
     settings = load(file)
     open_control(settings)
     for number in range(1, shop.SHOPS + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -22,7 +23,7 @@ class Comparison:
 
     Attributes:
         name: what is compared, stable across versions.
-        ratio: Obhut's median by the other side's (for memory: megabytes).
+        ratio: Obhut's median by the other side's (for memory: megabytes); not a number where the other side did not run.
         bound: what it must not exceed; None where it is only shown.
         aim: what it should reach.
         ours: seconds of each run of Obhut.
@@ -51,7 +52,7 @@ class Comparison:
         return {
             "name": self.name,
             "says": self.says,
-            "ratio": round(self.ratio, 3),
+            "ratio": None if math.isnan(self.ratio) else round(self.ratio, 3),
             "unit": self.unit,
             "bound": self.bound,
             "aim": self.aim,
@@ -75,6 +76,11 @@ def compare(
     """Return the comparison of two series by their medians."""
     ratio = statistics.median(ours) / statistics.median(theirs)
     return Comparison(name, says, ratio, bound, aim, tuple(ours), tuple(theirs), sizes)
+
+
+def unmeasured(name: str, why: str) -> Comparison:
+    """Return the line of a comparison that could not be made: it has no ratio, and misses and keeps nothing."""
+    return Comparison(name, why, math.nan, None, None, (), (), {})
 
 
 class Stopwatch:

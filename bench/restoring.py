@@ -6,17 +6,15 @@ sides take turns in each round, so that a slow minute of the machine hits every 
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import house, shop
-from bench.measure import Comparison, Stopwatch, compare, watched
+from bench.alone import TIMEOUT, alone
+from bench.measure import Comparison, Stopwatch, compare
 from obhut.controllers import register
 from obhut.erasure import ledger
 from obhut.erasure.entries import Action, NewTombstone
@@ -28,7 +26,6 @@ from obhut.postgres.connections import Session
 from obhut.restores import target as targets
 
 CHUNK = 10_000  # tombstones in one signature
-TIMEOUT = 1_200.0  # seconds that one side may take at the most
 LISTS = ("empty", "hundredth")
 
 
@@ -112,27 +109,14 @@ def _compared(series: Series, source: Cluster, people: int, erased: int) -> Iter
 
 def restore(settings: Settings, quarantine: str, *, expected: int) -> tuple[float, int]:
     """Restore once in a process of its own; return seconds from its start to its end and its peak memory in bytes."""
-    root = str(Path(__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [str(Path(register.__file__).parents[2]), root, os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-m", "bench.once", str(settings.path), quarantine]
-    with Stopwatch() as watch:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}, cwd=root)
-        try:
-            with watched(process.pid) as memory:
-                said, _ = process.communicate(timeout=TIMEOUT)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(30)
-    if process.returncode:
-        raise RuntimeError(f"the restore ended with status {process.returncode}")
-    with Session.connect(said.strip().splitlines()[-1]) as session:
+    url, seconds, memory = alone("restore", str(settings.path), quarantine)
+    with Session.connect(url) as session:
         found = session.value("SELECT count(*) FROM users")
     if found != expected:
         raise AssertionError(f"{found} people were restored and not {expected}; nothing was measured")
     for version in settings.state.directory.glob("restores/*/*/data/PG_VERSION"):
         Cluster(version.parent.parent, binaries(settings), server_user(settings)).remove()
-    return watch.seconds, memory.largest
+    return seconds, memory
 
 
 def dump_and_restore(directory: Path, settings: Settings, source: Cluster, options: Sequence[str]) -> float:

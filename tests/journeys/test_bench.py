@@ -12,7 +12,7 @@ from pathlib import Path
 from support.commands import SOURCE
 
 ROOT = SOURCE.parent
-BOUNDS = {"restore": 1.0, "filter": 1.15, "filter-million": 1.3, "erase-one": 4.0, "erase-batch": 1.3, "memory": 200}
+BOUNDS = {"restore": 1.0, "filter": 1.15, "filter-million": 1.3, "erase-one": 4.0, "erase-batch": 1.3, "clone": 1.35, "memory": 200}
 
 
 def test_small_scale() -> None:
