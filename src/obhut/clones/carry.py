@@ -1,7 +1,7 @@
 """Carrying a part: rows leave the source under its snapshot, without erased people, and reach the target masked.
 
-The rules of the server stand in the SELECT; what the client masks passes through memory in chunks. A part is committed with its record,
-and only after the source has ended well.
+The rules of the server stand in the SELECT; what the client masks passes through memory in chunks, large parts in processes of their own.
+What no rule of the client touches goes from psql to psql. A part is committed with its record, and only after the source has ended well.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO
 
+from obhut.clones.maskers import Maskers
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.effects import Change
 from obhut.masking.facts import Facts
@@ -37,14 +41,27 @@ class Carrier:
     facts: Facts
     rows: Filter
     catalogue: Catalogue
+    pipe: streams.Pipe
+    maskers: Maskers
     counts: dict[str, Count] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, worker: Worker, table: Table, part: Part) -> int:
         """Carry a part and return its number of rows."""
         mask = self.plan.tables[self.catalogue.root(table.oid).oid]
-        masker = Masker(mask, self.key, self.facts, locale=self.plan.locale)
         query = reading(table, part, self.rows.of(table.oid), mask, worker.source.server_version)
+        if part.weight < streams.SMALL:
+            return self._small(worker, table, part, mask, query)
+        plain = all(column.expression is None for column in mask.columns) and not streams.as_text(table)
+        through = partial(self._through, mask) if mask.masked else None
+        way = streams.Way(mask.names, "binary" if plain and not through and not self.rows.of(table.oid).changes else "text", through)
+        return self.pipe.large(worker.target, table, part, query, streams.destination(table), way)
+
+    def _through(self, mask: TablePlan, source: IO[bytes], target: IO[bytes], read: Path, done: Path) -> None:
+        self._add(mask.name, self.maskers.mask(mask.oid, source, target, read, done))
+
+    def _small(self, worker: Worker, table: Table, part: Part, mask: TablePlan, query: Composed) -> int:
+        masker = Masker(mask, self.key, self.facts, locale=self.plan.locale)
         into = streams.destination(table)
         try:
             with worker.target.transaction():

@@ -10,6 +10,7 @@ from obhut.clones.errors import CloneRefusedError
 from obhut.clones.findings import Statement
 from obhut.clones.mark import SCHEMA
 from obhut.clones.originals import FEW, Originals, gather
+from obhut.clones.texts import Database
 from obhut.datamap.graph import Graph
 from obhut.datamap.surroundings import read_surroundings
 from obhut.erasure import canary
@@ -32,6 +33,7 @@ class Checked:
     settings: Settings
     database: str
     locale: str = "de"
+    workers: int = 2  # processes that search side by side
 
 
 def definitions(entries: Iterable[Entry], roles: Sequence[str], originals: Originals) -> Statement:
@@ -39,32 +41,35 @@ def definitions(entries: Iterable[Entry], roles: Sequence[str], originals: Origi
     return leaks.texts("definitions", scan.schema_places(entries, roles), originals)
 
 
-def copy(about: Checked, source: Session, session: Session, originals: Originals, counts: Mapping[str, Count] | None) -> list[Statement]:
+def copy(
+    about: Checked, source: Session, session: Session, copied: Database, originals: Originals, counts: Mapping[str, Count] | None
+) -> list[Statement]:
     """Search the copy itself: rows, the rules of the server, statistics.
 
     Args:
         about: which copy.
         source: on the source, for what is to be confirmed.
         session: on the copy.
+        copied: the same for other sessions.
         originals: values of the source.
         counts: what the streams counted; None when the copy is an older one, whose mark keeps that statement.
     """
     _, catalogue, masks = afresh(about, session)
     planted = [one.token for one in canary.living(about.database)]
-    found = leaks.rows(source, session, originals, catalogue, planted)
+    found = leaks.rows(source, session, copied, originals, catalogue, planted, about.workers)
     found += [leaks.rules(session, masks, catalogue), _statistics(session, originals)]
     if counts is not None:
         found.append(leaks.stream(masks, counts))
     return found
 
 
-def against(about: Checked, source: Session) -> Originals:
+def against(about: Checked, session: Session, source: Database) -> Originals:
     """Return the values that a copy is compared with: of its snapshot, or of the source as it is today.
 
     The plan is made from the map again: what a run's own plan has lost is what is looked for.
     """
-    catalogue = read_catalogue(source)
-    return gather(source, _planned(about, source, catalogue)[1], catalogue)
+    catalogue = read_catalogue(session)
+    return gather(session, source, _planned(about, session, catalogue)[1], catalogue, about.workers)
 
 
 def afresh(about: Checked, session: Session) -> tuple[Graph, Catalogue, MaskPlan]:

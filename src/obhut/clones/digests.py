@@ -1,52 +1,83 @@
 """Values of the source as keyed digests in memory: what the search in the copy compares with.
 
-Two 32-bit halves of one keyed BLAKE2b digest, each in its own bitmap: ten million values cost about forty megabytes, and one lookup in a
+Two 32-bit halves of one keyed digest, each in its own bitmap: ten million values cost about forty megabytes, and one lookup in a
 million million meets by chance where both halves are sparse. What meets is asked for at the source before it is called a leak, so chance
 never drops a copy. The key is random and dies with the object; no value is kept.
+
+The digest of a text is its SipHash under the interpreter's random key, put through AES under the object's own: thousands go through at once
+(measured: 0.1 µs a text; a BLAKE2b digest each took 0.8). A forked process has the same keys, so what it gathered can be added.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from hashlib import blake2b
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
 from pyroaring import BitMap
+
+from obhut.masking.keyed import BLOCK, bulk
 
 SHORTEST = 6  # characters: shorter values occur by chance
 _WORD = re.compile(r"[^\s\"',;:<>()\[\]{}|=\\]{6,}")
 _NUMBER = re.compile(r"\+?\d[\d /().-]{6,}\d")
-_ACCOUNT = re.compile(r"\b[a-z]{2}\d{2}(?: ?[0-9a-z]{2,4}){3,8}\b")
-_SHORTEST_ACCOUNT, _LONGEST_ACCOUNT = 15, 34  # letters and digits of an IBAN
-_EDGES = ".!?*_-+/~`"
+ACCOUNT = re.compile(r"\b[a-z]{2}\d{2}(?: ?[0-9a-z]{2,4}){3,8}\b")
+SHORTEST_ACCOUNT, LONGEST_ACCOUNT = 15, 34  # letters and digits of an IBAN
+EDGES = ".!?*_-+/~`"
+_TOGETHER = 1 << 12  # texts that go through at once
 
 
 class Digests:
     """A set of texts of which only keyed digests are held."""
 
     def __init__(self) -> None:
-        self._state = blake2b(key=os.urandom(32), digest_size=8)
+        self._encrypt = bulk(os.urandom(32))
         self._high, self._low = BitMap(), BitMap()
         self.count = 0
 
     def add(self, texts: Iterable[str]) -> None:
         """Add texts that are in their canonical form."""
-        halves = [self._halves(text) for text in texts]
-        self._high.update(high for high, _ in halves)
-        self._low.update(low for _, low in halves)
-        self.count += len(halves)
+        everything = list(texts)
+        low, high = self._halves(everything)
+        self._low |= BitMap(array("I", sorted(low)))
+        self._high |= BitMap(array("I", sorted(high)))
+        self.count += len(everything)
+
+    def merge(self, gathered: tuple[bytes, bytes, int]) -> None:
+        """Add what a forked process has gathered into the same set."""
+        low, high, count = gathered
+        self._low |= BitMap.deserialize(low)
+        self._high |= BitMap.deserialize(high)
+        self.count += count
+
+    def gathered(self) -> tuple[bytes, bytes, int]:
+        """Return everything for :meth:`merge`."""
+        return self._low.serialize(), self._high.serialize(), self.count
 
     def __contains__(self, text: str) -> bool:
         """Whether a canonical text is (all but certainly) in the set."""
-        high, low = self._halves(text)
-        return high in self._high and low in self._low
+        return bool(self.hits([text]))
 
-    def _halves(self, text: str) -> tuple[int, int]:
-        state = self._state.copy()
-        state.update(text.encode("utf-8", "surrogatepass"))
-        digest = int.from_bytes(state.digest(), "big")
-        return digest >> 32, digest & 0xFFFFFFFF
+    def hits(self, texts: Sequence[str]) -> list[str]:
+        """Return those of the canonical texts that are (all but certainly) in the set."""
+        found: list[str] = []
+        if not self.count:
+            return found
+        for start in range(0, len(texts), _TOGETHER):
+            some = texts[start : start + _TOGETHER]
+            low, high = self._halves(some)
+            met = list(map(self._low.__contains__, low))
+            if True in met:
+                rows = zip(some, met, high, strict=True)
+                found += [text for text, here, other in rows if here and other in self._high]
+        return found
+
+    def _halves(self, texts: Sequence[str]) -> tuple[array[int], array[int]]:
+        lanes = array("q", bytes(BLOCK * len(texts)))
+        lanes[0::2] = array("q", map(hash, texts))
+        mixed = array("I", self._encrypt(lanes.tobytes()))
+        return mixed[0::4], mixed[1::4]
 
 
 def canonical(text: str) -> str:
@@ -56,7 +87,7 @@ def canonical(text: str) -> str:
 
 def squeezed(text: str) -> str:
     """Return letters and digits only, so that numbers written with blanks, dashes and brackets are the same."""
-    return "".join(letter for letter in text if letter.isalnum())
+    return "".join(filter(str.isalnum, text))
 
 
 def identifier_forms(text: str) -> Iterator[str]:
@@ -64,8 +95,8 @@ def identifier_forms(text: str) -> Iterator[str]:
     value = canonical(text)
     if len(value) >= SHORTEST and not (value.isalpha() and " " not in value and len(value) < 12):
         yield value
-        bare = squeezed(value)
-        if bare != value and len(bare) >= 8 and sum(letter.isdigit() for letter in bare) >= 6:
+        bare = "" if "@" in value else squeezed(value)  # an address without its sign is none
+        if bare != value and len(bare) >= 8 and sum(map(str.isdigit, bare)) >= 6:
             yield bare
 
 
@@ -76,19 +107,25 @@ def tokens(text: str) -> Iterator[str]:
         return
     yield value
     for word in _WORD.findall(value):
-        bare = word.strip(_EDGES)
+        bare = word.strip(EDGES)
         if bare != value and len(bare) >= SHORTEST:
             yield bare
-    if any(letter.isdigit() for letter in value):
-        yield from _numbers(value)
+    if any(map(str.isdigit, value)):
+        yield from numbers(value)
 
 
-def _numbers(value: str) -> Iterator[str]:
+def numbers(value: str) -> Iterator[str]:
+    """Yield the runs of digits of a canonical text, without what stands between them, and what may be an account number."""
     for run in _NUMBER.findall(value):
         bare = squeezed(run)
         if len(bare) >= 8:
             yield bare
-    for run in _ACCOUNT.findall(value):
+    yield from accounts(value)
+
+
+def accounts(value: str) -> Iterator[str]:
+    """Yield what may be an international account number in a canonical text."""
+    for run in ACCOUNT.findall(value):
         bare = squeezed(run)
         # Where groups are apart, the word behind the last one looks like another group.
-        yield from (bare[:length] for length in range(_SHORTEST_ACCOUNT, min(len(bare), _LONGEST_ACCOUNT) + 1))
+        yield from (bare[:length] for length in range(SHORTEST_ACCOUNT, min(len(bare), LONGEST_ACCOUNT) + 1))

@@ -66,3 +66,9 @@ class CloneMarkError(CloneError):
     """A database has no mark of a masked copy, or the mark is not its own."""
 
     code = "clone-mark-invalid"
+
+
+class CloneWorkerError(CloneError):
+    """A process that carried or searched rows side by side with others did not end well; the copy was dropped."""
+
+    code = "clone-worker-failed"

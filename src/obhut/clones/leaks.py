@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from obhut.clones import crew
 from obhut.clones import originals as sources
 from obhut.clones.digests import tokens
 from obhut.clones.findings import Leak, Result, Statement, settled
 from obhut.clones.originals import FEW, Originals
-from obhut.clones.texts import cells, leaves, wordy
+from obhut.clones.sieve import SEPARATOR
+from obhut.clones.texts import Database, Piece, cells, leaves, pieces, structured, wordy
 from obhut.datamap.transformers import Effect
 from obhut.erasure.canary import TOKEN_PREFIX
 from obhut.masking.model import ColumnPlan, MaskPlan
 from obhut.masking.stream import Count
-from obhut.postgres.catalogue import Catalogue, Column, Table
+from obhut.postgres.catalogue import Catalogue, Column
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier
+from obhut.restores.plan import Range
 from obhut.restores.scan import Place
 
 SOME = 0.2  # share of cells of a column of few possible values that may equal one of the source's by chance
@@ -29,7 +32,10 @@ _MOVED = {"noise": 0.1, "shift": 0.1, "rekey": 0.1}  # share that may come out a
 _DEALT = 0.95  # the same for values dealt out anew among rows, many of which are alike
 _FEW_CELLS = 20  # below, a share says nothing
 _ENOUGH = 50  # values remembered for a place, to be confirmed at the source
-_CONTROL = 300  # rows of the source that the positive control reads
+_CONTROL = 50  # pieces of a column at the source that the positive control tries
+_TRIED = 200  # cells of a piece that tell whether its column can be judged
+FORKED = 64  # pieces from which on other processes help
+_NO_PATHS: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -43,6 +49,16 @@ class _Seen:
     canaries: Counter[str] = field(default_factory=Counter)
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
 
+    def add(self, other: _Seen) -> None:
+        """Add what another process has come across."""
+        self.texts += other.texts
+        self.cells += other.cells
+        self.canaries += other.canaries
+        self.hits += other.hits
+        for mine, theirs in ((self.identifiers, other.identifiers), (self.values, other.values)):
+            for place, values in theirs.items():
+                mine[place] = [*mine.get(place, ()), *values][:_ENOUGH]
+
     def note(self, kind: dict[str, list[str]], name: str, place: str, value: str) -> None:
         kept = kind.setdefault(place, [])
         if len(kept) < _ENOUGH:
@@ -50,57 +66,98 @@ class _Seen:
         self.hits[name, place] += 1
 
 
-def rows(source: Session, copy: Session, found: Originals, catalogue: Catalogue, tokens_planted: Sequence[str]) -> list[Statement]:
+def rows(
+    source: Session, session: Session, copy: Database, found: Originals, catalogue: Catalogue, tokens_planted: Sequence[str], workers: int
+) -> list[Statement]:
     """Search every text of the copy's rows.
 
     Args:
         source: where what was found is confirmed, and where the positive control looks.
-        copy: the copy.
+        session: on the copy.
+        copy: the same for other sessions.
         found: the source's values.
         catalogue: of the copy, without Obhut's own schemas.
         tokens_planted: of the canaries that live in the source.
+        workers: processes side by side.
     """
+    tables = [(table, wordy(table)) for table in catalogue.tables.values() if table.kind == "r"]
+    cut = pieces(session, [(table, columns) for table, columns in tables if columns])
+
+    def search(share: Sequence[Piece]) -> _Seen:
+        seen = _Seen()
+        with copy.session() as reading:
+            for piece in share:
+                _search(reading, piece, catalogue.root(piece.table.oid).full_name, found, seen)
+        return seen
+
     seen = _Seen()
-    for table in catalogue.tables.values():
-        if table.kind == "r" and (columns := wordy(table)):
-            _search(copy, table, catalogue.root(table.oid).full_name, columns, found, seen)
+    for one in [search(cut)] if len(cut) < FORKED else crew.share(search, cut, workers):
+        seen.add(one)
     return [*_identifiers(source, found, seen), _values(source, found, seen), _canaries(source, found, seen, tokens_planted)]
 
 
-def _search(
-    session: Session, table: Table, name: str, columns: Sequence[Column], found: Originals, seen: _Seen, *, limit: int | None = None
-) -> None:
-    for chunk in cells(session, table, columns, limit=limit):
-        for column, values in zip(columns, chunk, strict=True):
-            for cell, times in Counter(values).items():
-                for path, text in leaves(column, cell):
-                    _look(name, column.name, path, text, times, found, seen)
+def _search(session: Session, piece: Piece, name: str, found: Originals, seen: _Seen) -> None:
+    for texts in cells(session, piece):
+        for column, text in zip(piece.columns, texts, strict=True):
+            _sift(f"{name}.{column.name}", column, text, found, seen)
 
 
-def _look(table: str, column: str, path: str, text: str, times: int, found: Originals, seen: _Seen) -> None:
-    place = f"{table}.{column}"
-    seen.texts += 1
+def _sift(place: str, column: Column, text: str, found: Originals, seen: _Seen) -> None:
+    """Look at many cells of a column at once, and at each one alone where that may tell something."""
+    rule = found.invented.get(place)
+    names = rule is None or rule.transformer not in FEW
+    exact = column.base_type == "bytea" or (structured(column) and (rule is not None or found.identifiers.quoted))
+    planted = TOKEN_PREFIX in text.lower()
+    if exact or planted or (names and found.identifiers.may_stand_in(text, document=structured(column))):
+        for cell, times in Counter(text.split(SEPARATOR)).items():
+            for path, value in leaves(column, cell):
+                seen.texts += 1
+                _look(place, path, value, times, found, seen, names=names)
+                if exact and rule is not None:
+                    _compare(place, rule, path, value, found, seen)
+    else:
+        seen.texts += text.count(SEPARATOR) + 1
+    if rule is not None and not exact:
+        _compare_all(place, rule, text, found, seen)
+
+
+def _look(place: str, path: str, text: str, times: int, found: Originals, seen: _Seen, *, names: bool) -> None:
     if TOKEN_PREFIX in text.lower() and place not in found.kept:
         seen.canaries[place + path] += times
-    rule = found.invented.get(place)
-    if rule is None or rule.transformer not in FEW:
-        for token in tokens(text):
-            if token in found.identifiers:
-                seen.note(seen.identifiers, "identifiers", place + path, token)
-    if rule is not None and sources.judged(path, text, sources.kept_paths(rule)):
+    if names:
+        for token in found.identifiers.hits(list(tokens(text))):
+            seen.note(seen.identifiers, "identifiers", place + path, token)
+
+
+def _compare_all(place: str, rule: ColumnPlan, text: str, found: Originals, seen: _Seen) -> None:
+    values = list(sources.folded(text))
+    if rule.transformer in FEW:  # what share of the judged cells is the source's decides, so each is judged
+        values = [value for value in values if sources.judged("", value, _NO_PATHS)]
+        seen.cells[place] += len(values)
+    elif any(sources.judged("", value, _NO_PATHS) for value in values[:_TRIED]):
+        seen.cells[place] += len(values)
+    for value in found.values[place].hits(values):
+        if sources.judged("", value, _NO_PATHS):
+            seen.note(seen.values, "values", place, value)
+
+
+def _compare(place: str, rule: ColumnPlan, path: str, text: str, found: Originals, seen: _Seen) -> None:
+    if sources.judged(path, text, sources.kept_paths(rule)):
         seen.cells[place] += 1
-        if sources.placed(table, column, path, text) in found.values:
+        if sources.placed(path, text) in found.values[place]:
             seen.note(seen.values, "values", place + path, text)
 
 
 def _control(source: Session, found: Originals) -> _Seen:
     """Read some rows of the source by the very same search: where nothing is found there, finding nothing in the copy says nothing."""
     seen = _Seen()
+    everywhere = Originals(found.identifiers)
     for table, column in found.places[:20]:
-        name = table.full_name
-        _search(source, table, name, [table.by_name[column]], Originals(found.identifiers, found.values), seen, limit=_CONTROL)
-        if seen.identifiers:
-            break
+        for piece in pieces(source, [(table, [table.by_name[column]])])[:_CONTROL]:
+            some = replace(piece, blocks=Range(piece.blocks.first, piece.blocks.first + 4))
+            _search(source, some, table.full_name, everywhere, seen)
+            if seen.identifiers:
+                return seen
     return seen
 
 
@@ -161,7 +218,8 @@ def texts(name: str, places: Iterable[Place], found: Originals) -> Statement:
     looked = 0
     for place in places:
         looked += 1
-        told = {token for token in tokens(place.text) if TOKEN_PREFIX in token or token in found.identifiers}
+        everything = list(tokens(place.text))
+        told = {token for token in everything if TOKEN_PREFIX in token} | set(found.identifiers.hits(everything))
         if told:
             # A definition may be named after a person.
             hidden = any(token in place.name.lower() for token in told)

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from obhut.clones import crew
 from obhut.clones.digests import SHORTEST, Digests, canonical, identifier_forms
-from obhut.clones.texts import cells, leaves, wordy
+from obhut.clones.sieve import SEPARATOR, Identifiers
+from obhut.clones.texts import Database, Piece, cells, leaves, pieces, structured, wordy
 from obhut.datamap.transformers import Effect
 from obhut.masking.model import ColumnPlan, MaskPlan
 from obhut.masking.verdict import identifying
@@ -26,6 +28,9 @@ _SHARED = ("user.name", "user.contact.address", "user.contact.organization")
 # Invented from few values, some of which the source may hold by chance, test data above all.
 FEW = frozenset({"ip", "user_agent", "phone", "choice", "tax_number", "vat_number", "card", "postcode", "city"})
 _LETTERS = re.compile(r"[^\W\d_]{2,}|\d{4,}")
+Gathered = tuple[bytes, bytes, int]
+Shapes = tuple[bool, bool, bool, bool, bool, int]
+FORKED = 64  # pieces from which on other processes help
 _ASKED = 20  # values that are asked for at the source to tell a leak from chance
 
 
@@ -35,46 +40,72 @@ class Originals:
 
     Attributes:
         identifiers: looked for in every text of the copy.
-        values: of each invented column, looked for in the same column: place, path and value together.
+        values: of each invented column, by place, looked for in the same column: path and value together.
         places: columns (table, column) that identifiers were taken from.
         invented: columns of the copy, by place, that hold invented values, with their transformer.
         tables: of the source, by name.
         kept: personal columns, by place, that the map keeps for a reason.
     """
 
-    identifiers: Digests = field(default_factory=Digests)
-    values: Digests = field(default_factory=Digests)
+    identifiers: Identifiers = field(default_factory=Identifiers)
+    values: dict[str, Digests] = field(default_factory=dict)
     places: list[tuple[Table, str]] = field(default_factory=list)
     invented: dict[str, ColumnPlan] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
 
 
-def gather(session: Session, plan: MaskPlan, catalogue: Catalogue) -> Originals:
+def gather(session: Session, source: Database, plan: MaskPlan, catalogue: Catalogue, workers: int) -> Originals:
     """Read the originals; inside the copy's snapshot, or later at the living source.
 
     Args:
         session: on the source.
+        source: the same for other sessions.
         plan: made afresh from the map, for the source.
         catalogue: of the source.
+        workers: processes side by side.
     """
     found = Originals()
+    wanted: list[tuple[Table, list[Column]]] = []
+    named: set[str] = set()
     for oid, mask in plan.tables.items():
         found.kept |= {f"{mask.name}.{one.name}" for one in mask.columns if one.category is not None and one.transformer == "keep"}
-        chosen = {
-            column.name: column for column in mask.columns if column.category is not None and column.transformer not in {"keep", "rekey"}
-        }
-        named = {name for name, column in chosen.items() if _telling(plan, oid, column)}
-        whole = {name for name, column in chosen.items() if _invented(column)}
+        chosen = [column for column in mask.columns if column.category is not None and column.transformer not in {"keep", "rekey"}]
+        telling = {column.name for column in chosen if _telling(plan, oid, column)}
+        invented = {column.name: column for column in chosen if _invented(column)}
         for leaf in catalogue.leaves(oid):
-            columns = [column for column in wordy(leaf) if column.name in named | whole]
-            found.places += [(leaf, column.name) for column in columns if column.name in named]
-            if columns:
-                _read(session, leaf, columns, mask.name, named, whole, chosen, found)
-        for name in whole:
-            found.invented[f"{mask.name}.{name}"] = chosen[name]
+            columns = [column for column in wordy(leaf) if column.name in telling or column.name in invented]
+            found.places += [(leaf, column.name) for column in columns if column.name in telling]
+            wanted.append((leaf, columns))
+        named |= {f"{mask.name}.{name}" for name in telling}
+        for name, column in invented.items():
+            found.invented[f"{mask.name}.{name}"] = column
+            found.values[f"{mask.name}.{name}"] = Digests()
             found.tables[mask.name] = catalogue.tables[oid]
+    _read_all(session, source, catalogue, wanted, named, found, workers)
     return found
+
+
+def _read_all(
+    session: Session, source: Database, catalogue: Catalogue, wanted: Sequence[tuple[Table, list[Column]]], named: set[str],
+    found: Originals, workers: int,
+) -> None:  # fmt: skip
+    cut = pieces(session, [(table, columns) for table, columns in wanted if columns])
+
+    def read(share: Sequence[Piece]) -> tuple[Gathered, Shapes, dict[str, Gathered]]:
+        with source.session() as reading:
+            for piece in share:
+                _read(reading, piece, catalogue.root(piece.table.oid).full_name, named, found)
+        return found.identifiers.gathered(), found.identifiers.shapes(), {place: one.gathered() for place, one in found.values.items()}
+
+    if len(cut) < FORKED:
+        read(cut)
+        return
+    for identifiers, shapes, values in crew.share(read, cut, workers):
+        found.identifiers.merge(identifiers)
+        found.identifiers.widen(shapes)
+        for place, one in values.items():
+            found.values[place].merge(one)
 
 
 def _telling(plan: MaskPlan, oid: int, column: ColumnPlan) -> bool:
@@ -86,23 +117,38 @@ def _invented(column: ColumnPlan) -> bool:
     return column.expression is None and column.effect in {Effect.INVENTS, Effect.DESTROYS}
 
 
-def _read(
-    session: Session, table: Table, columns: Sequence[Column], name: str, named: set[str], whole: set[str],
-    chosen: Mapping[str, ColumnPlan], found: Originals,
-) -> None:  # fmt: skip
-    for chunk in cells(session, table, columns):
-        for column, values in zip(columns, chunk, strict=True):
-            texts = [leaf for cell in set(values) for leaf in leaves(column, cell)]
-            if column.name in named:
-                found.identifiers.add(form for _, text in texts for form in identifier_forms(text))
-            if column.name in whole:
-                kept = kept_paths(chosen[column.name])
-                found.values.add(placed(name, column.name, path, text) for path, text in texts if judged(path, text, kept))
+def _read(session: Session, piece: Piece, table: str, named: set[str], found: Originals) -> None:
+    for texts in cells(session, piece):
+        for column, text in zip(piece.columns, texts, strict=True):
+            place = f"{table}.{column.name}"
+            if in_bulk(column) and place in found.values:
+                found.values[place].add(value for value in folded(text) if len(value) >= SHORTEST)
+            if place not in named and (in_bulk(column) or place not in found.values):
+                continue
+            different = set(text.split(SEPARATOR))
+            inside = (
+                [("", cell) for cell in different] if in_bulk(column) else [leaf for cell in different for leaf in leaves(column, cell)]
+            )
+            if place in named:
+                found.identifiers.add({form for _, value in inside for form in identifier_forms(value)})
+            if place in found.values and not in_bulk(column):
+                kept = kept_paths(found.invented[place])
+                found.values[place].add(placed(path, value) for path, value in inside if judged(path, value, kept))
 
 
-def placed(table: str, column: str, path: str, text: str) -> str:
-    """Return a value bound to its place."""
-    return f"{table}.{column}{path}\0{canonical(text)}"
+def in_bulk(column: Column) -> bool:
+    """Whether the values of a column are looked for many at a time: its cells are what they say."""
+    return not structured(column) and column.base_type != "bytea"
+
+
+def folded(text: str) -> set[str]:
+    """Return the different cells of a text in their canonical form."""
+    return set(map(str.strip, set(text.lower().split(SEPARATOR))))
+
+
+def placed(path: str, text: str) -> str:
+    """Return a value bound to its path inside a document."""
+    return f"{path}\0{canonical(text)}" if path else canonical(text)
 
 
 def judged(path: str, text: str, kept: frozenset[str]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from obhut.clones import check, mark, objects, prepare, recovered
+from obhut.clones import check, mark, maskers, objects, prepare, recovered
 from obhut.clones import source as sources
 from obhut.clones import target as places
 from obhut.clones.carry import Carrier
@@ -23,6 +23,7 @@ from obhut.clones.originals import Originals
 from obhut.clones.prepare import Prepared, Size
 from obhut.clones.source import Source
 from obhut.clones.subset import Wanted
+from obhut.clones.texts import Database
 from obhut.controllers.vocabulary import canonical_key
 from obhut.datamap.archive import archive
 from obhut.datamap.load import load as load_map
@@ -199,7 +200,7 @@ class Copying:
 
     @property
     def _about(self) -> Checked:
-        return Checked(self.settings, self.request.database, self.request.locale)
+        return Checked(self.settings, self.request.database, self.request.locale, self.request.workers)
 
     def programs(self) -> Binaries:
         """Return the programs of the source's major version."""
@@ -242,7 +243,7 @@ class Copying:
         """Read the source's identifiers, and refuse a schema that names one before any of it is made."""
         with runs.step(self.run, "schema", self.clock) as step:
             with self.progress.phase("reading identifiers", None, "columns"):
-                originals = check.against(self._about, source.session)
+                originals = check.against(self._about, source.session, Database(source.url, self.application, source.snapshot))
             places.make_directory_of(self.settings, self.run.id)
             scratch = self._scratch()
             try:
@@ -282,13 +283,17 @@ class Copying:
         facts = masking_facts.read(source.session, prepared.masks, source.catalogue)
         key = RunKey()
         try:
-            carrier = Carrier(prepared.masks, key, facts, prepared.rows, source.catalogue)
-            pipe = streams.Pipe(source.url, target.url, prepared.rows.settings, self._scratch(), self.programs(), self.application)
-            loading = load.Loading(
-                pipe, source.url, target.url, source.catalogue, prepared.rows, entries, self.request.workers, left_out=left_out,
-                snapshot=source.snapshot, carrier=carrier, path=source.path,
+            pipe = streams.Pipe(
+                source.url, target.url, prepared.rows.settings, self._scratch(), self.programs(), self.application, source.snapshot,
+                source.path,
             )  # fmt: skip
-            rows = self._rows(source, prepared, loading, facts)
+            with maskers.forked(prepared.masks, key, facts, self.request.workers) as masking:
+                carrier = Carrier(prepared.masks, key, facts, prepared.rows, source.catalogue, pipe, masking)
+                loading = load.Loading(
+                    pipe, source.url, target.url, source.catalogue, prepared.rows, entries, self.request.workers, left_out=left_out,
+                    snapshot=source.snapshot, carrier=carrier, path=source.path,
+                )  # fmt: skip
+                rows = self._rows(source, prepared, loading, facts)
         finally:
             key.destroy()
         return carrier, rows
@@ -317,7 +322,8 @@ class Copying:
     def _check(self, source: Source, target: Target, originals: Originals, carrier: Carrier) -> list[Statement]:
         with runs.step(self.run, "check", self.clock) as step, target.session(self.application) as session:
             with self.progress.phase("searching the copy", None, "texts"):
-                found = check.copy(self._about, source.session, session, originals, carrier.counts)
+                copied = Database(target.url, self.application)
+                found = check.copy(self._about, source.session, session, copied, originals, carrier.counts)
             step.record(statements=len(found), leaks=len(leaks(found)))
             if failed(found):
                 _refuse_leaks(found, self.request.database)

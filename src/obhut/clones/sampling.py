@@ -140,7 +140,10 @@ def _masked(lines: Sequence[bytes], table: TablePlan, facts: Facts, locale: str)
 
 
 def _at(description: catalogues.Column, cell: bytes, path: str) -> Value:
-    found = next((text for where, text in leaves(description, cell) if where == path), None)
+    if cell == NULL:
+        return None
+    text_form = unescape(cell).decode("utf-8", "replace")
+    found = next((text for where, text in leaves(description, text_form) if where == path), None)
     if found is None:
         return None
     return _value(found, Family.NUMBER)

@@ -10,6 +10,7 @@ from obhut.clones.check import Checked
 from obhut.clones.errors import CloneMarkError
 from obhut.clones.findings import Statement, failed
 from obhut.clones.mark import Mark
+from obhut.clones.texts import Database
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.states import RunKind, RunState
@@ -18,6 +19,8 @@ from obhut.postgres.clusters import binaries
 from obhut.postgres.connections import Session
 from obhut.restores import schema, streams
 from obhut.restores.schema import Section
+
+_NAME = "obhut clone verify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,13 @@ def verify(settings: Settings, *, run_id: str = "", url: str = "") -> Verified:
         DatabaseError: source or copy do not answer.
     """
     where = url or url_of(settings, run_id)
-    with Session.connect(where, application_name="obhut clone verify") as session:
+    with Session.connect(where, application_name=_NAME) as session:
         found = mark.read(session, open_keystore(settings))
         about = Checked(settings, found.database)
-        with Session.connect(settings.database(found.database).url, application_name="obhut clone verify") as source:
-            originals = check.against(about, source)
-            statements = check.copy(about, source, session, originals, None)
+        protected = settings.database(found.database).url
+        with Session.connect(protected, application_name=_NAME) as source:
+            originals = check.against(about, source, Database(protected, _NAME))
+            statements = check.copy(about, source, session, Database(where, _NAME), originals, None)
         major = session.server_version // 10_000
     scratch = settings.state.directory / places.CLONES / f"verify-{found.run}"
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -15,9 +15,10 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from obhut.erasure.addresses import RowAddresses
 from obhut.postgres.catalogue import Table
@@ -42,13 +43,16 @@ _NAMES = frozenset(
 # So that a text means the same on both sides: names with their schema, money without a currency.
 AS_TEXT = {"search_path": "", "lc_monetary": "C"}
 _STATE = re.compile(r"\b(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5})\b")
+_FORMATS = {"DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "TimeZone": "UTC", "client_encoding": "UTF8"}
 _READING = {
     "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
     "row_security": "off",
     "client_min_messages": "error",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    **_FORMATS,
 }
 
 
@@ -126,6 +130,20 @@ def forget(target: Session, name: str) -> None:
     target.execute(SQL("DELETE FROM {}.done WHERE name = %s").format(Identifier(RECORDS)), (name,))
 
 
+# Reads everything from the first file and writes it to the second; when it comes to the end of the stream and the first path is there, it
+# makes the second before it closes its end. It takes the files over and leaves none open.
+Through = Callable[[IO[bytes], IO[bytes], Path, Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the rows of a table travel: the columns as both sides name them, the form, and who works on the stream on its way."""
+
+    columns: tuple[str, ...]
+    form: str  # text or binary
+    through: Through | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Pipe:
     """Where rows come from and go to.
@@ -136,6 +154,8 @@ class Pipe:
         settings: run-time parameters of the reading session, which may hold keys: they travel in a private file, never in a query.
         directory: private, for the scripts of running parts.
         programs: with psql.
+        snapshot: exported by the source where that is alive.
+        path: search path of the reading session for rows that travel as text.
     """
 
     source: str
@@ -144,6 +164,8 @@ class Pipe:
     directory: Path
     programs: Binaries
     application: str
+    snapshot: str = ""
+    path: str = ""
 
     def small(self, source: Session, target: Session, table: Table, part: Part, query: Composable, into: Composable) -> int:
         """Carry a part through two open sessions and return its number of rows."""
@@ -153,39 +175,30 @@ class Pipe:
             record(target, part.name, copied)
         return copied
 
-    def large(self, target: Session, table: Table, part: Part, query: Composable, into: Composable) -> int:
+    def large(self, target: Session, table: Table, part: Part, query: Composable, into: Composable, way: Way | None = None) -> int:
         """Carry a part from psql to psql and return its number of rows.
 
         Raises:
             StreamError: either side failed; nothing was committed.
         """
+        way = way or Way(table.stored_columns, _form(table))
         mark = self.directory / f"{os.getpid()}-{abs(hash(part.name)):x}"
-        done = mark.with_suffix(".done")
-        reader = _private(mark.with_suffix(".read.sql"), self._reader(table, query))
-        writer = _private(mark.with_suffix(".write.sql"), self._writer(table, part, into, done))
+        read, done = mark.with_suffix(".read"), mark.with_suffix(".done")
+        reader = _private(mark.with_suffix(".read.sql"), self._reader(query, way))
+        writer = _private(mark.with_suffix(".write.sql"), self._writer(table, part, into, done, way))
         psql = f"{shlex.quote(str(self.programs.path('psql')))} -XqAt -v ON_ERROR_STOP=1 -v VERBOSITY=sqlstate -v SHOW_CONTEXT=never"
         # The mark is set by the shell that still holds the pipe open: whoever reads the end of the stream can see it.
-        script = (
-            f"{{ {psql} -f {shlex.quote(str(reader))} -d {shlex.quote(self._named(self.source))} && echo 1 > {shlex.quote(str(done))}; }}"
-            f" | {psql} -f {shlex.quote(str(writer))} -d {shlex.quote(self._named(self.target))}"
-        )
+        ended_well = shlex.quote(str(read if way.through else done))
+        first = f"{{ {psql} -f {shlex.quote(str(reader))} -d {shlex.quote(self._named(self.source))} && echo 1 > {ended_well}; }}"
+        second = f"{psql} -f {shlex.quote(str(writer))} -d {shlex.quote(self._named(self.target))}"
         try:
-            ended = subprocess.run(
-                ["/bin/sh", "-c", script],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment(),
-                cwd="/",
-                umask=0o077,
-                check=False,
-            )
+            status, said = _through(first, second, way.through, read, done) if way.through else _piped(first, second)
         finally:
-            for path in (done, reader, writer):
+            for path in (read, done, reader, writer):
                 path.unlink(missing_ok=True)
         rows = target.value(SQL("SELECT rows FROM {}.done WHERE name = %s").format(Identifier(RECORDS)), (part.name,))
-        if ended.returncode or rows is None:
-            state = _STATE.search(ended.stderr[-4000:].decode("ascii", "replace"))
+        if status or rows is None:
+            state = _STATE.search(said[-4000:].decode("ascii", "replace"))
             why = f"SQLSTATE {state[1]}" if state else "a program ended early"
             raise StreamError(f"the stream of {table.full_name} broke off: {why}", 'Run "obhut restore resume": finished parts are kept.')
         return int(rows)
@@ -194,30 +207,76 @@ class Pipe:
         separator = "&" if "?" in url else "?"
         return f"{url}{separator}application_name={self.application}" if "://" in url else f"{url} application_name={self.application}"
 
-    def _reader(self, table: Table, query: Composable) -> str:
-        wanted = {**_READING, **self.settings, **(AS_TEXT if as_text(table) else {})}
+    def _reader(self, query: Composable, way: Way) -> str:
+        wanted = {**_READING, **self.settings, **(AS_TEXT if way.form == "text" else {})}
         assignments = "".join(f"SET {_quoted_setting(name)} TO {Literal(value).as_string(None)};\n" for name, value in wanted.items())
-        return f"{assignments}COPY ({query.as_string(None)}) TO STDOUT (FORMAT {_form(table)});\n"
+        if way.form == "text" and self.path:  # a list of schemas, which SET would take for the name of one
+            path = Literal(self.path).as_string(None)
+            assignments += f"SELECT pg_catalog.set_config('search_path', {path}, false) AS path \\gset obhut_\n"
+        moment = ""
+        if self.snapshot:
+            taken = Literal(self.snapshot).as_string(None)
+            moment = f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;\nSET TRANSACTION SNAPSHOT {taken};\n"
+        return f"{assignments}{moment}COPY ({query.as_string(None)}) TO STDOUT (FORMAT {way.form});\n"
 
-    def _writer(self, table: Table, part: Part, into: Composable, done: Path) -> str:
+    def _writer(self, table: Table, part: Part, into: Composable, done: Path, way: Way) -> str:
         name = into.as_string(None)
-        columns = column_list(table.stored_columns).as_string(None)
+        columns = column_list(way.columns).as_string(None)
         if "\n" in name + columns:
             raise StreamError(f"{table.full_name} has a name with a line break", "psql cannot be told such a name.")
         frozen = ", FREEZE" if part.alone else ""
-        settings = "".join(f"SET {name} TO '{value}'; " for name, value in AS_TEXT.items()) if as_text(table) else ""
+        wanted = {**_FORMATS, **AS_TEXT} if way.form == "text" else {}
+        settings = "".join(f"SET {name} TO '{value}'; " for name, value in wanted.items())
         truncate = f"TRUNCATE ONLY {name};\n" if part.alone else ""
         return (
             "SET synchronous_commit TO off; SET client_min_messages TO error; SET default_transaction_read_only TO off;\n"
             "SET statement_timeout TO 0; SET lock_timeout TO 0; SET idle_in_transaction_session_timeout TO 0;\n"
             f"{settings}\nBEGIN;\n{truncate}"
-            f"\\copy {name} ({columns}) FROM pstdin WITH (FORMAT {_form(table)}{frozen})\n"
+            f"\\copy {name} ({columns}) FROM pstdin WITH (FORMAT {way.form}{frozen})\n"
             "\\set copied :ROW_COUNT\n"
             f"\\set ended `cat {shlex.quote(str(done))} 2>/dev/null || echo 0`\n"
             "\\if :ended\n"
             f"INSERT INTO {RECORDS}.done VALUES ({Literal(part.name).as_string(None)}, :copied);\nCOMMIT;\n"
             "\\else\nROLLBACK;\n\\endif\n"
         )
+
+
+def _piped(first: str, second: str) -> tuple[int, bytes]:
+    """Run two programs, the second reading what the first writes; return the status of the second and what both say."""
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"{first} | {second}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        cwd="/",
+        umask=0o077,
+        check=False,
+    )
+    return ended.returncode, ended.stderr
+
+
+def _through(first: str, second: str, through: Through, read: Path, done: Path) -> tuple[int, bytes]:
+    """Run two programs with something in between that reads from the one and writes to the other."""
+    with (
+        subprocess.Popen(
+            ["/bin/sh", "-c", first], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(), cwd="/", umask=0o077,
+        ) as reader,
+        subprocess.Popen(
+            ["/bin/sh", "-c", second], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env=environment(), cwd="/", umask=0o077,
+        ) as writer,
+    ):  # fmt: skip
+        if reader.stdout is None or writer.stdin is None or reader.stderr is None or writer.stderr is None:
+            raise AssertionError("pipes were asked for")
+        try:
+            through(reader.stdout, writer.stdin, read, done)
+        finally:
+            reader.stdout.close()
+            writer.stdin.close()
+            said = reader.stderr.read() + writer.stderr.read()
+        return writer.wait(), said
 
 
 def truncate_alone(target: Session, into: Composable, part: Part) -> bool:

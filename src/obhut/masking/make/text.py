@@ -13,6 +13,7 @@ from obhut.masking.make.base import Cells, Invent, Maker, Rows, Seeds
 from obhut.masking.wordlists import Words, words
 
 _CORPUS = 1 << 16  # characters of filler that a masker mixes once
+_SHORT, _LONG = 20, 1 << 15  # characters between which one cut does
 _LEXEME = re.compile(r"\w+")
 _LAST_POSITION = 16383  # of a tsvector
 _HEAD = rb"\\x"  # bytea in hexadecimal, as a COPY cell
@@ -21,11 +22,16 @@ _HEAD = rb"\\x"  # bytea in hexadecimal, as a COPY cell
 def filler(chosen: Words, limit: int | None) -> Invent:
     """Return text of the locale's everyday words, a tenth longer or shorter than the original: an exact length can name its author."""
     corpus, starts = _mixed(chosen.locale)
+    large = [start for start in starts if corpus[start].isupper()]
+    count = len(large)
 
     def one(cell: bytes, place: int, stretch: int) -> bytes:
-        length = len(unescape(cell).decode("utf-8", "replace"))
+        length = len(cell) if cell.isascii() and b"\\" not in cell else len(unescape(cell).decode("utf-8", "replace"))
         wanted = max(1, length * (922 + stretch % 205) // 1024)
         wanted = wanted if limit is None else min(wanted, limit)
+        if _SHORT < wanted < _LONG:
+            start = large[place % count]
+            return (corpus[start : start + wanted - 1].rstrip(" .") + ".").encode()
         if not length:
             return cell
         start = starts[place % len(starts)]
