@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import obhut
-from bench import cloning, erasing, restoring, rivals, shop, sweeping
+from bench import capturing, cloning, erasing, restoring, rivals, shop, sweeping
 from bench.measure import Comparison, host, watched
 from obhut.demo import folder
 from obhut.foundation.redaction import configure
@@ -44,13 +44,27 @@ class Scale:
     portal: int  # people, one in ten of them inactive
     estate: int  # people in the database that belongs to a list of that many tombstones
     rivals: int  # people in the slice that peers mask; 0: they do not run
+    seconds: int  # of one run of pgbench
+    changes: int  # that wait for capture
 
 
 SCALES = {
     "full": Scale(
-        "full", people=52_000, single=420, batch=10_000, tombstones=1_000_000, rounds=3, portal=1_000_000, estate=260_000, rivals=13_000
+        "full",
+        people=52_000,
+        single=420,
+        batch=10_000,
+        tombstones=1_000_000,
+        rounds=3,
+        portal=1_000_000,
+        estate=260_000,
+        rivals=13_000,
+        seconds=30,
+        changes=200_000,
     ),
-    "small": Scale("small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000, estate=1_200, rivals=0),
+    "small": Scale(
+        "small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000, estate=1_200, rivals=0, seconds=1, changes=4_000
+    ),
 }
 
 
@@ -99,6 +113,8 @@ def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
     if scale.rivals:
         with say(console, f"copying {scale.rivals:,} people masked, by Obhut and three peers"):
             found += rivals.measure(place, scale.rivals)
+    with say(console, f"running pgbench three ways, {scale.rounds} times each, and capturing {scale.changes:,} changes"):
+        found += capturing.measure(place / "capture", scale.seconds, scale.changes, scale.rounds)
     with say(console, f"restoring in {scale.rounds} rounds, five ways in each"):
         every_hundredth = range(50, scale.people + 1, 100)
         compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.rounds)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 _PACKAGES = Path(__file__).parent.parent / "src" / "obhut"
 
-INSTALLED_APPS = [f"obhut.{app.parent.name}" for app in sorted(_PACKAGES.glob("*/apps.py"))]
+INSTALLED_APPS = [".".join(("obhut", *app.parent.relative_to(_PACKAGES).parts)) for app in sorted(_PACKAGES.rglob("apps.py"))]
 DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql"}}
 SECRET_KEY = "only for the type checker"  # noqa: S105 - nothing is signed with it
 USE_TZ = True

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from obhut.auditlog.reading import STATEMENTS
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.keystore.subjects import Keyring
 from obhut.keystore.wrapping import fingerprint
-
-STAFF: Final = "staff"  # kind of subject under which people who act are known
 
 
 def key_ids(keyring: Keyring, controller: str, ref: SubjectRef) -> list[bytes]:

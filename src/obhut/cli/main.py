@@ -49,7 +49,7 @@ NOUNS: dict[str, str] = {
     "keys": "Look after the keys of people in audit logs: status, rotate, reconcile, renew.",
     "canary": "Plant synthetic people that prove the filter in every restore.",
     "promises": "Evaluate every promise: kept, broken or unproven.",
-    "serve": "Run worker, WAL receiver and heartbeat of this machine.",
+    "serve": "Run worker, WAL receiver, heartbeat and audit capture of this machine.",
     "control": "Run and look after the control database.",
     "demo": "Play the whole story on a sample vendor.",
 }

@@ -11,7 +11,7 @@ from obhut.cli.context import Context
 from obhut.cli.controllers import opened
 from obhut.jobs import loops, supervise, worker
 
-app = App(name="serve", help="Run worker, WAL receiver, archiver and heartbeat of this machine.")
+app = App(name="serve", help="Run worker, WAL receiver, archiver, heartbeat and audit capture of this machine.")
 
 
 @app.default
@@ -19,8 +19,8 @@ def serve() -> None:
     """Run all parts and keep them running until SIGTERM or Ctrl-C.
 
     worker takes base backups on schedule, expires and checks; receiver streams WAL; archiver seals finished WAL; heartbeat commits once a
-    minute. Several machines may run workers; receiver, archiver and heartbeat run where the repository lies. Example units for systemd:
-    deploy/systemd.
+    minute; audit puts changes into the controllers' logs where the audit log is on. Several machines may run workers; the other parts run
+    once, receiver, archiver and heartbeat where the repository lies. Example units for systemd: deploy/systemd.
     """
     here = opened()
     here.output.note("Serving {count} databases; stop with Ctrl-C.", count=len(here.settings.databases))
@@ -62,6 +62,14 @@ def heartbeat() -> None:
     here = _part()
     with loops.stopping() as stop:
         loops.beat(here.settings, stop)
+
+
+@app.command
+def audit() -> None:
+    """Run the capture of audit logs alone."""
+    here = _part()
+    with loops.stopping() as stop:
+        loops.audit(here.settings, stop, here.clock)
 
 
 def _part() -> Context:

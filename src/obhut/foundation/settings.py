@@ -245,6 +245,22 @@ class FinalitySettings(_Section):
     zone: str = "UTC"
 
 
+class CaptureSettings(_Section):
+    """``[databases.<name>.capture]``: how changes get into the audit log."""
+
+    method: Literal["streaming", "polling"] = "streaming"  # polling: where a proxy does not pass the replication protocol on
+    lag_seconds: int = Field(default=300, ge=10, le=86_400)  # an alarm when the stream is further behind
+    lag_megabytes: int = Field(default=1024, ge=16)  # an alarm when the server keeps more WAL for the slot
+    sealed_accounts: tuple[str, ...] = ()  # database accounts of single people: their names are sealed like the claim
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("sealed_accounts"), list):
+            return {**value, "sealed_accounts": tuple(value["sealed_accounts"])}
+        return value
+
+
 class DatabaseSettings(_Section):
     """``[databases.<name>]``: one protected database."""
 
@@ -255,6 +271,7 @@ class DatabaseSettings(_Section):
     backup: BackupSettings = Field(default_factory=BackupSettings)
     notices: NoticeSettings = Field(default_factory=NoticeSettings)
     finality: FinalitySettings = Field(default_factory=FinalitySettings)
+    capture: CaptureSettings = Field(default_factory=CaptureSettings)
 
 
 class Settings(_Section):

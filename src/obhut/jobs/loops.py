@@ -1,4 +1,4 @@
-"""The parts of ``obhut serve`` that are loops, not jobs: WAL receiver, archiver, heartbeat.
+"""The parts of ``obhut serve`` that are loops, not jobs: WAL receiver, archiver, heartbeat, audit.
 
 Each looks after all protected databases. An error of one database is logged by code and tried again with growing pauses, the other
 databases are served meanwhile. A loop ends at SIGTERM or SIGINT, and takes its children with it.
@@ -17,15 +17,19 @@ from typing import Final
 
 import structlog
 
+from obhut.auditlog.capture import state as capture_state
+from obhut.auditlog.capture.follow import follow
 from obhut.backups import heartbeat, run
 from obhut.backups.processes import Child
 from obhut.backups.workshop import open_workshop
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
+from obhut.postgres import control
 
 _log = structlog.get_logger("obhut.serve")
 _TICK: Final = 1.0  # seconds
+_LOOK: Final = 5.0  # until a database whose audit log is off is asked again
 ARCHIVE_EVERY: Final = 5.0
 _PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
@@ -131,6 +135,30 @@ def receive(settings: Settings, stop: Stop) -> None:
         for one in receivers.values():
             if one.child is not None:
                 one.child.end()
+
+
+def audit(settings: Settings, stop: Stop, clock: Clock) -> None:
+    """Follow the stream of each database whose audit log is on, one thread a database; one that fails is tried again."""
+
+    def one(name: str) -> None:
+        turn = _Turn()
+        while not stop:
+            try:
+                if capture_state.find(name) is not None:
+                    follow(settings, name, clock, lambda: bool(stop))
+                turn = _Turn()
+            except ObhutError as error:
+                _log.error("serve.failed", part="audit", database=name, code=error.code)
+                turn.failed()
+            finally:
+                control.close_control(settings)  # this thread's connection: nobody else will
+            stop.wait(max(turn.due - time.monotonic(), _LOOK))
+
+    threads = [threading.Thread(target=one, args=(name,), name=f"audit-{name}") for name in settings.databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _begin(settings: Settings, name: str, one: _Receiver) -> None:

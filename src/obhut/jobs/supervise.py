@@ -23,7 +23,7 @@ import structlog
 from obhut.foundation.errors import ObhutError
 from obhut.jobs.loops import stopping
 
-PARTS: Final = ("worker", "receiver", "archiver", "heartbeat")
+PARTS: Final = ("worker", "receiver", "archiver", "heartbeat", "audit")
 VARIABLE: Final = "OBHUT_SERVE_CHILD"
 _MOST: Final = 10  # ends of one part …
 _WITHIN: Final = 600.0  # … within so many seconds

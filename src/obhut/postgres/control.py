@@ -49,7 +49,18 @@ __all__ = [
 ]
 
 _DATABASE = "obhut"
-_APPLICATIONS = ("controllers", "journal", "erasure", "backups", "restores", "retention", "finality", "keystore", "auditlog")
+_APPLICATIONS = (
+    "controllers",
+    "journal",
+    "keystore",
+    "erasure",
+    "backups",
+    "auditlog",
+    "auditlog.capture",
+    "restores",
+    "retention",
+    "finality",
+)
 _MIGRATION_LOCK = 0x0B_48_55_54
 _MIGRATION_WAIT = "60s"
 _SEPARATE_FOR = 600  # seconds that a "this is another cluster" is believed without asking again

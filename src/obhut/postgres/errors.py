@@ -7,7 +7,7 @@ SQLSTATE's condition name and from object names, and the cause is cut off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import psycopg
@@ -79,21 +79,35 @@ class NoRoomError(DatabaseError):
 def translate(error: psycopg.Error) -> DatabaseError:
     """Return the value-free error for a driver error."""
     diag = error.diag
-    state = error.sqlstate
+    if error.sqlstate is None:
+        return without_state(type(error).__name__, lost=isinstance(error, psycopg.OperationalError))
     names = {
         "schema": diag.schema_name,
         "table": diag.table_name,
         "column": diag.column_name,
         "constraint": diag.constraint_name,
     }
+    return for_state(error.sqlstate, names)
+
+
+def without_state(kind: str, *, lost: bool) -> DatabaseError:
+    """Return the error for a failure that the server did not name.
+
+    Args:
+        kind: name of the driver's exception.
+        lost: the connection failed or was lost.
+    """
+    if lost:
+        return UnreachableError(
+            "the connection to the database failed or was lost",
+            "Is the server running, and do address, role and password of the database URL fit?",
+        )
+    return DatabaseError(f"the driver refused the call ({kind})", sqlstate=None)
+
+
+def for_state(state: str, names: Mapping[str, str | None]) -> DatabaseError:
+    """Return the error for a SQLSTATE and the names of the objects it is about."""
     where = ", ".join(f"{kind} {name}" for kind, name in names.items() if name)
-    if state is None:
-        if isinstance(error, psycopg.OperationalError):
-            return UnreachableError(
-                "the connection to the database failed or was lost",
-                "Is the server running, and do address, role and password of the database URL fit?",
-            )
-        return DatabaseError(f"the driver refused the call ({type(error).__name__})", sqlstate=None)
     try:
         condition = driver_errors.lookup(state).__name__
     except KeyError:

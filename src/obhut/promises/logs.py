@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from obhut.auditlog import acts, reading, retain
+from obhut.auditlog.capture import status as capture
+from obhut.auditlog.capture.errors import NotEnabledError
 from obhut.auditlog.errors import AuditLogError
 from obhut.auditlog.log import check_published
 from obhut.auditlog.reading import STATEMENTS, LogHead
@@ -15,6 +17,7 @@ from obhut.auditlog.store import Store, open_store
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.controllers import register
 from obhut.foundation.clock import Clock
+from obhut.foundation.errors import ObhutError
 from obhut.foundation.settings import Settings
 from obhut.keystore import open_keystore
 from obhut.keystore.subjects import unassigned
@@ -24,6 +27,7 @@ from obhut.promises.model import Evidence, State
 
 _UNSAID: Final = timedelta(hours=1)  # an act that no log says for longer is stuck
 _LATE: Final = timedelta(days=2)
+_MINUTE: Final = timedelta(minutes=1)
 _SILENT: Final = timedelta(minutes=15)  # capture notes its position at every batch and heartbeat
 
 
@@ -35,7 +39,7 @@ def logs(settings: Settings, clock: Clock) -> Iterator[Evidence]:
         for name in settings.databases:
             owners = [record.id for record in register.list_controllers(name)]
             heads = reading.logs(session, [*owners, unassigned(name)])
-            yield _captured(session, name, now)
+            yield _captured(session, settings, name, clock)
             yield _sound(settings, store, name, heads, now)
             yield _retained(session, settings, name, heads, now)
 
@@ -48,13 +52,22 @@ def _acts(session: Session, now: datetime) -> Evidence:
     return Evidence("what Obhut itself did is in the logs, but for the last minutes", State.KEPT, now)
 
 
-def _captured(session: Session, name: str, now: datetime) -> Evidence:
+def _captured(session: Session, settings: Settings, name: str, clock: Clock) -> Evidence:
+    """Capture is on, its slot is read, its tables are whole, and a position was noted lately."""
+    now = clock.now()
     last = session.value(STATEMENTS["captured"], (name,))
-    if last is None:
-        return Evidence("no change was ever captured", State.UNPROVEN, now, name, "See docs/how-to/audit-log.md.")
-    if now - last > _SILENT:
-        fact = f"the last captured position is {int((now - last).total_seconds() // 60)} minutes old"
-        return Evidence(fact, State.BROKEN, last, name, 'Does "obhut serve" run, and is there a slot?')
+    try:
+        found = capture.status(settings, name, clock)
+    except NotEnabledError as error:
+        return Evidence("no change is captured: the audit log is off", State.UNPROVEN, now, name, error.hint or "")
+    except ObhutError as error:
+        return Evidence(f"capture cannot be looked at: {error.fact}", State.UNPROVEN, now, name, error.hint or "")
+    critical = [finding for finding in found.findings if finding.critical]
+    if critical:
+        return Evidence(f"{critical[0].fact} ({len(critical)} in all)", State.BROKEN, now, name, critical[0].todo)
+    if last is None or now - last > _SILENT:
+        fact = "no position was noted yet" if last is None else f"the last captured position is {(now - last) // _MINUTE} minutes old"
+        return Evidence(fact, State.BROKEN, last or now, name, 'Does "obhut serve" run?')
     return Evidence("changes are captured up to now", State.KEPT, last, name)
 
 

@@ -15,7 +15,7 @@ from obhut.auditlog import acts, entries, reading, recover, retain, vectors, wit
 from obhut.auditlog import log as logs
 from obhut.auditlog.entries import Kind
 from obhut.auditlog.export import Contents, Exporter
-from obhut.auditlog.people import STAFF, key_ids
+from obhut.auditlog.people import key_ids
 from obhut.auditlog.reading import Opened
 from obhut.auditlog.search import Cursor, Found, Query, search
 from obhut.auditlog.signing import Signer
@@ -34,6 +34,7 @@ from obhut.controllers.vocabulary import Action, SubjectRef
 from obhut.foundation.durations import parse_duration
 from obhut.keystore import open_keystore
 from obhut.keystore.subjects import Keyring
+from obhut.keystore.wrapping import STAFF
 from obhut.postgres.connections import Session
 from obhut.postgres.control import control_session
 

@@ -1,0 +1,194 @@
+"""The protected database as capture sees it: what is set up there, and all SQL that capture sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from typing import Any, Final
+
+from obhut.auditlog.capture.errors import ServerUnsuitableError
+from obhut.auditlog.capture.plan import Server, Slot, Table
+from obhut.datamap.graph import Graph, TableNode
+from obhut.postgres.connections import Session
+from obhut.postgres.errors import DatabaseError, PermissionDeniedError
+from obhut.postgres.replication import lsn_number
+from obhut.postgres.sql import SQL, Composable, Identifier, load, qualified, trusted
+
+PUBLICATION: Final = "obhut_audit"
+# The same from PostgreSQL 14 to 18; binary values and streaming of open transactions are not asked for.
+OPTIONS: Final = (("proto_version", "1"), ("publication_names", PUBLICATION), ("messages", "true"))
+_SQL: Final = load("obhut.auditlog.capture", "statements")
+_MEMBERS_SINCE: Final = 150_000  # PostgreSQL 15: row filters and column lists
+_GENERATED_SINCE: Final = 180_000
+
+
+class Place:
+    """A session on the protected database."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    # -- facts ----------------------------------------------------------------------------------------------------------------
+
+    def server(self) -> Server:
+        """Return what the server offers."""
+        row = self.session.row(_SQL["settings"])
+        if row is None:
+            raise DatabaseError("the server does not tell its settings")
+        level, standby, version, limit, free, synchronises, superuser = row
+        return Server(level, standby, version, limit, free, synchronises == "on", superuser)
+
+    def slot(self, name: str) -> Slot | None:
+        """Return the state of the slot, None when there is none.
+
+        Raises:
+            ServerUnsuitableError: a slot of that name serves another database or another purpose.
+        """
+        row = self.session.row(_SQL["slot"], (name,))
+        if row is None:
+            return None
+        plugin, kind, database, active, confirmed, _, status, retained, behind, left = row
+        if kind != "logical" or plugin != "pgoutput" or database != self.session.database:
+            raise ServerUnsuitableError(
+                f"replication slot {name} serves another database or another purpose",
+                "Does another installation of Obhut use the same server? Give its database another name in the settings.",
+            )
+        return Slot(plugin or "", active, lsn_number(confirmed) if confirmed else 0, status or "lost", retained, behind, left)
+
+    def tables(self, oids: Sequence[int]) -> dict[int, Table]:
+        """Return how the captured leaf tables stand."""
+        query = _SQL["published" if self.session.server_version >= _MEMBERS_SINCE else "published14"]
+        published = {oid: bool(filtered) for oid, filtered in self.session.rows(query, {"name": PUBLICATION})}
+        return {
+            oid: Table(identity, persistence, file, trigger, oid in published, published.get(oid, False))
+            for oid, identity, persistence, file, trigger in self.session.rows(_SQL["tables"], (list(oids),))
+        }
+
+    def event_triggers(self) -> bool:
+        """Whether all event triggers of Obhut are on."""
+        return int(self.session.value(_SQL["event_triggers"])) == 3
+
+    def forgeable(self) -> bool:
+        """Whether any role may write messages in Obhut's name."""
+        return bool(self.session.rows(_SQL["forgeable"]))
+
+    # -- setting up -----------------------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Make or renew the ``obhut`` schema."""
+        with self.session.transaction():
+            self.session.execute(_script("schema"))
+
+    def install_events(self) -> bool:
+        """Make or renew the event triggers; false where the role may not."""
+        try:
+            with self.session.transaction():
+                self.session.execute(_script("events"))
+        except PermissionDeniedError:
+            return False
+        return True
+
+    def close_messages(self) -> bool:
+        """Take the right to write messages from everybody; false where the role may not. The caller keeps it."""
+        try:
+            with self.session.transaction():
+                for (function,) in self.session.rows(_SQL["forgeable"]):
+                    named = trusted(function)
+                    self.session.execute(SQL("GRANT EXECUTE ON FUNCTION {} TO CURRENT_USER").format(named))
+                    self.session.execute(SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(named))
+        except PermissionDeniedError:
+            return False
+        return not self.forgeable()
+
+    def watch(self, graph: Graph, node: TableNode, *, whole_rows: bool) -> None:
+        """Make a table, with its partitions, keep old values and tell the session.
+
+        Raises:
+            LockTimeoutError: the table is in use; nothing of it has changed.
+        """
+        oids = dict.fromkeys([node.table.oid, *(leaf.oid for leaf in graph.catalogue.leaves(node.table.oid))])
+        with self.session.transaction():
+            for oid in oids:
+                self.session.execute("SELECT obhut.watch(%s::oid, %s)", (oid, whole_rows))
+
+    def publish(self, tables: Sequence[TableNode]) -> None:
+        """Make the publication hold exactly these tables, and all their partitions."""
+        names: Composable = SQL(", ").join(qualified(node.table.schema, node.table.name) for node in tables)
+        publication = Identifier(PUBLICATION)
+        with self.session.transaction():
+            if self.session.value("SELECT true FROM pg_publication WHERE pubname = %s", (PUBLICATION,)):
+                self.session.execute(SQL("ALTER PUBLICATION {} SET TABLE {}").format(publication, names))
+            else:
+                self.session.execute(SQL("CREATE PUBLICATION {} FOR TABLE {}").format(publication, names))
+            # Not via the root: a TRUNCATE of one partition would not be sent.
+            self.session.execute(
+                SQL("ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false)").format(
+                    publication
+                )
+            )
+            if self.session.server_version >= _GENERATED_SINCE:
+                self.session.execute(SQL("ALTER PUBLICATION {} SET (publish_generated_columns = stored)").format(publication))
+
+    def create_slot(self, name: str, *, failover: bool) -> int:
+        """Make the slot and return the position from which it sends."""
+        return lsn_number(str(self.session.value(_SQL["create_failover_slot" if failover else "create_slot"], (name,))))
+
+    def drop_slot(self, name: str) -> None:
+        """Drop the slot if it is there."""
+        self.session.execute(_SQL["drop_slot"], (name,))
+
+    def remove(self, graph: Graph) -> None:
+        """Take away everything that Obhut has added, and give tables back the identity by their primary key."""
+        for node in graph.tables.values():
+            for leaf in {node.table.oid, *(leaf.oid for leaf in graph.catalogue.leaves(node.table.oid))}:
+                table = graph.catalogue.tables[leaf]
+                self.session.execute(SQL("ALTER TABLE {} REPLICA IDENTITY DEFAULT").format(qualified(table.schema, table.name)))
+        with self.session.transaction():
+            for name in ("obhut_on_rewrite", "obhut_on_ddl", "obhut_on_drop"):
+                self.session.execute(SQL("DROP EVENT TRIGGER IF EXISTS {}").format(Identifier(name)))
+            self.session.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(Identifier(PUBLICATION)))
+            self.session.execute(SQL("DROP SCHEMA IF EXISTS obhut CASCADE"))  # with the triggers that call its functions
+
+    def heartbeat(self) -> None:
+        """Write a message that shows whether the stream is alive; nothing where the role may not."""
+        with suppress(PermissionDeniedError):
+            self.session.execute(_SQL["heartbeat"])
+
+    # -- rows -----------------------------------------------------------------------------------------------------------------
+
+    def fetch(
+        self, graph: Graph, table: int, columns: tuple[str, ...], keys: Sequence[tuple[str, ...]], wanted: tuple[str, ...]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield columns, as text, of the live rows whose key columns have one of the values."""
+        there = graph.catalogue.tables[table]
+        if any(name not in there.by_name for name in (*columns, *wanted)):
+            return
+        names = [Identifier(f"k{number}") for number in range(len(columns))]
+        query = SQL("SELECT {wanted} FROM unnest({arrays}) AS k({names}) JOIN {table} t ON {on}").format(
+            wanted=SQL(", ").join(SQL("t.{}::text").format(Identifier(name)) for name in wanted),
+            arrays=SQL(", ").join(SQL("%s::{}[]").format(trusted(there.by_name[name].base_type)) for name in columns),
+            names=SQL(", ").join(names),
+            table=there.relation,
+            on=SQL(" AND ").join(SQL("t.{} = k.{}").format(Identifier(name), key) for name, key in zip(columns, names, strict=True)),
+        )
+        for row in self.session.rows(query, [list(values) for values in zip(*keys, strict=True)]):
+            yield dict(zip(wanted, row, strict=True))
+
+
+@contextmanager
+def opened(url: str, *, application_name: str = "obhut audit", lock_timeout: str = "5s") -> Iterator[Place]:
+    """Open a session on the protected database for the block."""
+    settings = {"statement_timeout": "60s", "lock_timeout": lock_timeout}
+    with Session.connect(url, application_name=application_name, settings=settings) as session:
+        yield Place(session)
+
+
+def slot_name(database: str) -> str:
+    """Return the name of the slot for a database of the settings."""
+    return f"obhut_audit_{database}"
+
+
+def _script(name: str) -> SQL:
+    text = resources.files("obhut.auditlog.capture").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    return trusted(text)

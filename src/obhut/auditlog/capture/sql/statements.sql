@@ -1,0 +1,50 @@
+-- settings: what the server must offer
+SELECT current_setting('wal_level'), pg_is_in_recovery(), current_setting('server_version_num')::int,
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
+       current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots),
+       current_setting('sync_replication_slots', true),
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+
+-- forgeable: overloads of the function that writes messages which everybody may call
+SELECT p.oid::regprocedure::text FROM pg_proc p
+WHERE p.proname = 'pg_logical_emit_message' AND p.pronamespace = 'pg_catalog'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+
+-- publication: how the publication is made
+SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = %s
+
+-- published: leaf tables that the publication has, with row filters or column lists
+SELECT c.oid::bigint, coalesce(r.prqual IS NOT NULL OR r.prattrs IS NOT NULL, false)
+FROM pg_publication_tables t JOIN pg_class c ON c.relname = t.tablename AND c.relnamespace = quote_ident(t.schemaname)::regnamespace
+LEFT JOIN (pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid AND p.pubname = %(name)s) ON r.prrelid = c.oid
+WHERE t.pubname = %(name)s
+
+-- published14: leaf tables that the publication has, on a server before PostgreSQL 15
+SELECT c.oid::bigint, false
+FROM pg_publication_tables t JOIN pg_class c ON c.relname = t.tablename AND c.relnamespace = quote_ident(t.schemaname)::regnamespace
+WHERE t.pubname = %(name)s
+
+-- tables: how tables stand (oid, kept values, persistence, file, trigger)
+SELECT c.oid::bigint, c.relreplident::text, c.relpersistence::text, c.relfilenode::bigint,
+       coalesce((SELECT g.tgenabled::text FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'obhut_before_change'), '-')
+FROM pg_class c WHERE c.oid = ANY(%s::oid[])
+
+-- event_triggers: event triggers of Obhut that are on
+SELECT count(*)::int FROM pg_event_trigger WHERE evtname LIKE 'obhut\_on\_%%' AND evtenabled = 'A'
+
+-- slot: state of the slot
+SELECT plugin, slot_type, database, active, confirmed_flush_lsn::text, restart_lsn::text, wal_status,
+       CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint END,
+       CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn)::bigint END, safe_wal_size
+FROM pg_replication_slots WHERE slot_name = %s
+
+-- create_slot: a slot for the output plug-in, before PostgreSQL 17
+SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')
+
+-- create_failover_slot: a slot that standbys keep, from PostgreSQL 17
+SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)
+
+-- drop_slot: away with the slot, if it is there
+SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s
+
+-- heartbeat: a message that shows whether the stream is alive
+SELECT pg_logical_emit_message(true, 'obhut', 'heartbeat')

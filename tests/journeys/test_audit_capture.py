@@ -1,0 +1,223 @@
+"""Every change of personal data is in the right controller's log, whoever made it: an application, psql, a job; also while the schema changes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from support.audit import SERVER, Logs, Read, logs_of
+from support.clinic import installed_clinic
+from support.commands import SOURCE
+from support.installation import Installation, programs
+
+from obhut.client import acting, say
+
+pytestmark = [pytest.mark.journey, pytest.mark.postgres]
+UNTIL = ("audit", "start", "--until-caught-up")
+
+# A Django application with the middleware: autocommit, a block, a savepoint that is rolled back, and two people after one another.
+DJANGO = """
+import sys, django
+from django.conf import settings
+host, name = sys.argv[1:]
+settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "HOST": host, "PORT": "5432", "NAME": name, "USER": "obhut"}},
+                   ALLOWED_HOSTS=["*"], USE_TZ=True)
+django.setup()
+from django.db import connection, transaction
+from django.test import RequestFactory
+from obhut.client.django import AuditContextMiddleware
+class Account:
+    is_authenticated = True
+    def __init__(self, pk): self.pk = pk
+def sql(text):
+    with connection.cursor() as cursor: cursor.execute(text)
+def view(request):
+    sql("UPDATE patient SET first_name = 'auto' WHERE id = 6")
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                sql("UPDATE patient SET first_name = 'undone' WHERE id = 6")
+                raise RuntimeError
+        except RuntimeError:
+            pass
+        sql("UPDATE patient SET first_name = 'block' WHERE id = 6")
+    return None
+for pk in (1, 2):
+    request = RequestFactory().get("/", HTTP_X_REQUEST_ID=f"req-{pk}")
+    request.user = Account(pk)
+    AuditContextMiddleware(view)(request)
+sql("UPDATE patient SET first_name = 'nobody' WHERE id = 6")
+"""
+
+
+@pytest.fixture(scope="module")
+def clinic() -> Iterator[Installation]:
+    """Give a clinic whose audit log is on."""
+    with installed_clinic(people=12, server=SERVER) as installation:
+        refused = installation.obhut.refused("audit", "start", code="audit-not-enabled", status=3)
+        assert "enable" in refused.document["error"]["hint"]
+        done = installation.obhut("audit", "enable")
+        assert (done["event_triggers"], done["unforgeable"], done["failover"]) == (True, True, True)
+        yield installation
+
+
+@pytest.fixture
+def logs(clinic: Installation) -> Iterator[Logs]:
+    """Give the logs of the clinic."""
+    with logs_of(clinic) as opened:
+        yield opened
+
+
+def of_patient(logs: Logs, key: str) -> list[Read]:
+    """Return the changes of one patient's own row."""
+    return [read for read in logs.changes() if read.entry.table == "public.patient" and read.row and read.row["key"]["id"] == key]
+
+
+def test_application_psql_and_job(clinic: Installation, logs: Logs) -> None:
+    """Old and new value, claim and fact of each change are in the log of the person's controller and in no other one."""
+    with psycopg.connect(clinic.url) as connection, acting("account-17", "support call", "req-5"):
+        say(connection)
+        connection.execute("UPDATE patient SET email = 'moved@mail.invalid' WHERE id = 3")
+        connection.execute("INSERT INTO visit (patient_id, at, finding) VALUES (3, '2026-03-01', 'from the app')")
+    script = Path(clinic.folder / "by-hand.sql")
+    script.write_text("UPDATE patient SET born_on = '1960-01-01' WHERE id = 4;\n\\copy visit (patient_id, at, finding) from pstdin csv\n")
+    rows = "4,2026-04-01,one\n4,2026-04-02,two\n4,2026-04-03,three\n"
+    psql = [programs(18).path("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", clinic.url, "-f", script]
+    subprocess.run(psql, input=rows, text=True, check=True, timeout=60)
+    job = "SET application_name = 'nightly'; SET session_replication_role = replica; DELETE FROM invoice WHERE patient_id = 5"
+    with clinic.session() as session:
+        session.execute(job)
+    clinic.obhut(*UNTIL)
+    app = of_patient(logs, "3")[-1]
+    assert (app.row["old"]["email"], app.row["new"]["email"]) == ("secret3@mail.invalid", "moved@mail.invalid")
+    assert app.actor and (app.actor["actor"], app.actor["reason"], app.actor["request"]) == ("account-17", "support call", "req-5")
+    assert app.controller == clinic.controllers["1"]
+    by_hand = of_patient(logs, "4")[-1]
+    assert (by_hand.row["old"], by_hand.row["new"]) == ({"born_on": "1950-01-05"}, {"born_on": "1960-01-01"})
+    assert by_hand.controller == clinic.controllers["2"]
+    assert by_hand.entry.fact and (by_hand.entry.fact.session_user, by_hand.entry.fact.application) == ("obhut", "psql")
+    copied = [
+        read for read in logs.changes() if read.entry.table == "public.visit" and read.row and read.row["new"].get("patient_id") == "4"
+    ]
+    assert [read.row["new"]["finding"] for read in copied] == ["one", "two", "three"]
+    assert len({read.entry.position for read in copied if read.entry.position}) == 3
+    (gone,) = [read for read in logs.changes() if read.brief == ("change", "public.invoice", "delete")]
+    assert gone.row["old"]["recipient"] == "Secret5first"
+    assert gone.entry.fact and gone.entry.fact.application == "nightly"
+    assert {read.controller for read in logs.changes()} == set(clinic.controllers.values())
+
+
+def test_django_middleware(clinic: Installation, logs: Logs) -> None:
+    """Each change of a request carries its account, also after a savepoint that took the claim with it; none outside of one."""
+    script = clinic.folder / "app.py"
+    script.write_text(textwrap.dedent(DJANGO))
+    host = str(clinic.cluster.socket_directory)
+    subprocess.run([sys.executable, script, host, clinic.name], env={"PYTHONPATH": str(SOURCE)}, check=True, timeout=120)
+    clinic.obhut(*UNTIL)
+    found = [
+        (read.row["new"]["first_name"], (read.actor or {}).get("actor"), (read.actor or {}).get("request"))
+        for read in of_patient(logs, "6")
+    ]
+    assert found == [
+        ("auto", "user-1", "req-1"),
+        ("block", "user-1", "req-1"),
+        ("auto", "user-2", "req-2"),
+        ("block", "user-2", "req-2"),
+        ("nobody", None, None),
+    ]
+
+
+def test_only_obhut_writes_in_its_name(clinic: Installation) -> None:
+    """A role without privileges may say who it is, and may neither write messages nor call the internal functions."""
+    clinic.sql("CREATE ROLE plain LOGIN")
+    with psycopg.connect(clinic.url, autocommit=True) as connection:
+        connection.execute("SET ROLE plain")
+        connection.execute("SELECT obhut.context('me')")
+        for call in ("pg_logical_emit_message(true, 'obhut', '{}')", "obhut.known()", "obhut.watch(1::oid, true)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"SELECT {call}")
+
+
+def test_schema_changes_while_capturing(clinic: Installation, logs: Logs) -> None:
+    """Added, retyped, renamed and dropped columns and a new partition: rows keep coming, and what was hidden is a gap."""
+    before = len(logs.gaps())
+    with clinic.session() as session:
+        session.execute("ALTER TABLE letter ADD COLUMN pages int")
+        session.execute("UPDATE letter SET pages = 2 WHERE id = 7")
+        session.execute("ALTER TABLE letter ALTER COLUMN pages TYPE text USING pages || ' pages'")
+        session.execute("ALTER TABLE letter RENAME COLUMN pages TO length")
+        session.execute("UPDATE letter SET length = 'long' WHERE id = 7")
+        session.execute("ALTER TABLE letter DROP COLUMN length")
+        session.execute("UPDATE letter SET sender_name = 'late' WHERE id = 7")
+        session.execute("CREATE TABLE visit_2027 PARTITION OF visit FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')")
+        session.execute("INSERT INTO visit (patient_id, at, finding) VALUES (7, '2027-01-05', 'new year')")
+        session.execute("UPDATE visit SET finding = 'changed' WHERE at = '2027-01-05'")
+        session.execute("TRUNCATE visit_2027")
+        # While a table is published, the server itself refuses to make it unlogged.
+        session.execute("ALTER PUBLICATION obhut_audit DROP TABLE event")
+        session.execute("ALTER TABLE event SET UNLOGGED")
+        session.execute("UPDATE event SET words = 'never decoded' WHERE id = 1")
+        session.execute("ALTER TABLE event SET LOGGED")
+        session.execute("ALTER PUBLICATION obhut_audit ADD TABLE event")
+    done = clinic.obhut(*UNTIL)
+    assert done["unassigned"] == 0
+    letters = [read for read in logs.changes() if read.entry.table == "public.letter" and read.row and read.row["key"]["id"] == "7"]
+    seen = [{**read.row.get("new", {})} for read in letters if read.controller == clinic.controllers["1"]]
+    assert {"pages": "2"} in seen
+    assert {"length": "long"} in seen
+    assert {"sender_name": "late"} in seen
+    visits = [read for read in logs.changes() if read.entry.table == "public.visit" and read.row and read.row["key"]["at"] == "2027-01-05"]
+    assert [(read.entry.operation, read.row["new"]["finding"]) for read in visits] == [("insert", "new year"), ("update", "changed")]
+    assert visits[1].row["old"] == {"finding": "new year"}, "the new partition keeps whole old rows"
+    gaps = [(read.entry.table, read.entry.operation) for read in logs.gaps()[before:]]
+    for expected in (
+        ("public.letter", "rewrite"),
+        ("public.letter", "column-dropped"),
+        ("public.visit", "truncate"),
+        ("", "publication"),
+        ("public.event", "unlogged"),
+    ):
+        assert expected in gaps
+    assert "never decoded" not in str([read.values for read in logs.changes()])
+
+
+def test_erased_people_cannot_be_read(clinic: Installation, logs: Logs) -> None:
+    """After an erasure every part of the person is closed, the deletions themselves are logged without values, and the rest still opens."""
+    erased = of_patient(logs, "3")
+    assert erased
+    ids = {part.key for part in erased[-1].entry.sealed if part.part == "row"}
+    clinic.erase("patient", 3)
+    clinic.obhut(*UNTIL)
+    later = [
+        (read, part, value)
+        for read in logs.changes()
+        for part, value in zip(read.entry.sealed, read.values, strict=True)
+        if part.key in ids
+    ]
+    assert len(later) > len(erased)
+    assert all(value is None for _, _, value in later)
+    dropped = [read for read, part, _ in later if part.dropped == "erased"]
+    assert ("change", "public.patient", "delete") in [read.brief for read in dropped]
+    assert of_patient(logs, "4"), "another person's entries still open"
+
+
+def test_polling_reads_the_same(clinic: Installation, logs: Logs) -> None:
+    """By SQL the stream is the same; switching off is itself an entry, and leaves nothing in the database."""
+    with (clinic.folder / "obhut.toml").open("a") as settings:
+        settings.write(f'[databases.{clinic.name}.capture]\nmethod = "polling"\n')
+    clinic.sql("UPDATE patient SET first_name = 'polled' WHERE id = 8")
+    clinic.obhut(*UNTIL)
+    assert of_patient(logs, "8")[-1].row["new"] == {"first_name": "polled", "shown": "polled <secret8@mail.invalid>"}
+    clinic.obhut("audit", "stop")
+    assert [read.entry.operation for read in logs.gaps()][-1] == "stopped"
+    with clinic.session() as session:
+        left = session.row(
+            "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = 'obhut'), (SELECT count(*) FROM pg_replication_slots),"
+            " (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_event_trigger), (SELECT count(*) FROM pg_class WHERE relreplident = 'f')"
+        )
+    assert left == (0, 0, 0, 0, 0)
