@@ -63,7 +63,17 @@ SCALES = {
         changes=200_000,
     ),
     "small": Scale(
-        "small", people=600, single=60, batch=100, tombstones=5_000, rounds=1, portal=20_000, estate=1_200, rivals=0, seconds=1, changes=4_000
+        "small",
+        people=600,
+        single=60,
+        batch=100,
+        tombstones=5_000,
+        rounds=1,
+        portal=20_000,
+        estate=1_200,
+        rivals=0,
+        seconds=1,
+        changes=4_000,
     ),
 }
 
