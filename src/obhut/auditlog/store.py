@@ -170,7 +170,7 @@ class Bucket:
         try:
             from obstore.store import from_url
         except ImportError:
-            raise MissingComponentError("the library obstore is not installed", "Install it: pip install obstore.") from None
+            raise MissingComponentError("the library obstore is not installed", "Install it: pip install 'obhut[bucket]'.") from None
         plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
         return cls(from_url(url, client_options={"allow_http": plain}))
 
