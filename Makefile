@@ -40,9 +40,9 @@ faults: $(READY) ## Kill and damage at every step, without the other tests
 	@bash tools/samples.sh
 	$(BIN)/pytest tests -m fault
 
-bench: $(READY) ## Measure speed against pg_dump and hand-written SQL; writes build/bench.json
+bench: $(READY) ## Measure speed against pg_dump and hand-written SQL; writes build/bench.json; PARTS="erase restore" for some
 	@mkdir -p build
-	PYTHONPATH=. $(BIN)/python -m bench
+	PYTHONPATH=. $(BIN)/python -m bench $(PARTS)
 
 discovery: $(READY) ## Measure how well personal columns are found, beside dbslice and pg_anon; adds to build/bench.json
 	@mkdir -p build

@@ -1,4 +1,4 @@
-"""Run the benchmark: ``python -m bench``. ``BENCH_SCALE=small`` checks in a minute that it works; its ratios say nothing."""
+"""Run the benchmark: ``python -m bench [part …]``. ``BENCH_SCALE=small`` checks in a minute that it works; its ratios say nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -23,7 +24,7 @@ from bench import capturing, cloning, erasing, restoring, rivals, shop, sweeping
 from bench.measure import Comparison, host, watched
 from obhut.demo import folder
 from obhut.foundation.redaction import configure
-from obhut.foundation.settings import FILE_NAME, load
+from obhut.foundation.settings import FILE_NAME, Settings, load
 from obhut.postgres.clusters import Cluster, binaries, server_user
 
 RESULT = Path("build/bench.json")
@@ -78,16 +79,124 @@ SCALES = {
 }
 
 
-def main() -> int:
-    """Measure, print the table, write ``build/bench.json``; return 1 when a bound is missed."""
+@dataclass
+class Run:
+    """One run of the benchmark: where it works, what it says, and what memory each part took at the most, in bytes."""
+
+    scale: Scale
+    place: Path
+    settings: Settings
+    console: Console
+    peaks: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def source(self) -> Cluster:
+        """The shop that most parts work on; made when the first of them asks."""
+        with self.say(f"making {self.scale.people:,} people with {self.scale.people * shop.ROWS_OF_ONE:,} rows"):
+            return self.made("source", self.scale.people)
+
+    def made(self, name: str, people: int) -> Cluster:
+        """Make a shop of a size on a server of its own."""
+        cluster = Cluster(self.place / name, binaries(self.settings), server_user(self.settings))
+        cluster.init(durable=False)
+        cluster.configure(shop.SERVER)
+        cluster.start()
+        shop.make(cluster, people)
+        return cluster
+
+    @contextmanager
+    def say(self, doing: str) -> Iterator[None]:
+        """Say what is being measured, and what it took."""
+        begun = time.monotonic()
+        self.console.print(f"{doing} …", style="dim")
+        yield
+        self.console.print(f"  {time.monotonic() - begun:,.0f} s", style="dim")
+
+
+def erase(run: Run) -> Iterator[Comparison]:
+    """Erase people at once and one by one, beside the same by hand."""
+    scale, source = run.scale, run.source
+    with watched(os.getpid()) as own:
+        for mixed in (False, True):
+            kind = "some rows stay" if mixed else "all rows go"
+            with run.say(f"erasing {scale.batch:,} people at once, {scale.rounds} times each way; {kind}"):
+                yield erasing.batch(run.place, source, range(1, scale.batch + 1), scale.rounds, mixed=mixed)
+            with run.say(f"erasing {scale.single:,} people one by one, every second one by hand; {kind}"):
+                yield erasing.one(run.place, source, range(1, scale.single + 1), mixed=mixed)
+    run.peaks["erasing"] = own.largest
+
+
+def sweep(run: Run) -> Iterator[Comparison]:
+    """Anonymise the inactive, beside one UPDATE a table by hand."""
+    scale = run.scale
+    with (
+        watched(os.getpid()) as own,
+        run.say(f"making {scale.portal:,} people, anonymising the inactive tenth {scale.rounds} times each way"),
+    ):
+        sweeping.make(run.source, scale.portal)
+        yield sweeping.inactive(run.place, run.source, scale.portal, scale.rounds)
+    run.peaks["sweeping"] = own.largest
+
+
+def clone(run: Run) -> Iterator[Comparison]:
+    """Copy masked, beside the raw stream and beside peers."""
+    with run.say(f"copying masked in {run.scale.rounds} rounds, four ways in each"):
+        copies, run.peaks["copying"] = cloning.measure(run.place, run.source, run.scale.rounds)
+    yield from copies
+    if run.scale.rivals:
+        with run.say(f"copying {run.scale.rivals:,} people masked, by Obhut and three peers"):
+            yield from rivals.measure(run.place, run.scale.rivals)
+
+
+def capture(run: Run) -> Iterator[Comparison]:
+    """Run pgbench with and without the audit log, and catch up with changes."""
+    scale = run.scale
+    with run.say(f"running pgbench three ways, {scale.rounds} times each, and capturing {scale.changes:,} changes"):
+        yield from capturing.measure(run.place / "capture", scale.seconds, scale.changes, scale.rounds)
+
+
+def restore(run: Run) -> Iterator[Comparison]:
+    """Restore through the filter, beside pg_dump and pg_restore. The shop refuses writes afterwards."""
+    with run.say(f"restoring in {run.scale.rounds} rounds, four ways in each"):
+        every_hundredth = range(50, run.scale.people + 1, 100)
+        compared, run.peaks["restoring"] = restoring.measure(run.place, run.source, run.scale.people, every_hundredth, run.scale.rounds)
+    yield from compared
+
+
+def tombstones(run: Run) -> Iterator[Comparison]:
+    """Restore with a long list, beside an empty one."""
+    scale = run.scale
+    if "source" in vars(run):
+        run.source.remove()  # room on the disk
+    doing = f"restoring {scale.estate:,} people with an empty list and with {scale.tombstones:,} tombstones, {ESTATE_ROUNDS} times each"
+    with run.say(doing):
+        source = run.made("estate", scale.estate)
+        every_hundredth = range(50, scale.estate + 1, 100)
+        found, run.peaks["restoring with a long list"] = restoring.long_list(
+            run.place, source, scale.estate, every_hundredth, scale.tombstones, ESTATE_ROUNDS
+        )
+    yield found
+
+
+# In this order: a restore leaves the shop read-only, the long list takes it away.
+PARTS: dict[str, Callable[[Run], Iterator[Comparison]]] = {
+    part.__name__: part for part in (erase, sweep, clone, capture, restore, tombstones)
+}
+
+
+def main(names: list[str]) -> int:
+    """Measure the named parts, or all; print the table, write ``build/bench.json``; return 1 when a bound is missed."""
     configure()
+    if unknown := set(names) - set(PARTS):
+        print(f"no part of the benchmark: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)  # noqa: T201
+        return 2
     scale = SCALES[os.environ.get("BENCH_SCALE") or "full"]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     place = Path(os.environ.get("BENCH_FOLDER") or f"/var/tmp/obhut-bench-{os.getuid()}")  # noqa: S108 - refused when not our own
     facts, begun = host(), time.monotonic()
     with folder.taken(place):
         try:
-            comparisons = measure(scale, place, console)
+            comparisons = measure(scale, place, console, [name for name in PARTS if name in names or not names])
         finally:
             folder.empty(place)
     folder.remove(place)
@@ -95,74 +204,18 @@ def main() -> int:
     return 1 if scale.name == "full" and any(one.missed for one in comparisons) else 0
 
 
-def measure(scale: Scale, place: Path, console: Console) -> list[Comparison]:
-    """Make the data and run every comparison in the demo's kind of folder."""
+def measure(scale: Scale, place: Path, console: Console, parts: Sequence[str]) -> list[Comparison]:
+    """Run the parts in the demo's kind of folder."""
     file = place / FILE_NAME
     file.write_text('[state]\ndirectory = "."\n', encoding="utf-8")
-    settings = load(file)
-    found: list[Comparison] = []
-    source = Cluster(place / "source", binaries(settings), server_user(settings))
-    with say(console, f"making {scale.people:,} people with {scale.people * shop.ROWS_OF_ONE:,} rows"):
-        source.init(durable=False)
-        source.configure(shop.SERVER)
-        source.start()
-        shop.make(source, scale.people)
-    with watched(os.getpid()) as own:
-        for mixed in (False, True):
-            kind = "some rows stay" if mixed else "all rows go"
-            with say(console, f"erasing {scale.batch:,} people at once, {scale.rounds} times each way; {kind}"):
-                found.append(erasing.batch(place, source, range(1, scale.batch + 1), scale.rounds, mixed=mixed))
-            with say(console, f"erasing {scale.single:,} people one by one, every second one by hand; {kind}"):
-                found.append(erasing.one(place, source, range(1, scale.single + 1), mixed=mixed))
-        with say(console, f"making {scale.portal:,} people, and anonymising the inactive tenth {scale.rounds} times each way"):
-            sweeping.make(source, scale.portal)
-            found.append(sweeping.inactive(place, source, scale.portal, scale.rounds))
-    with say(console, f"copying masked in {scale.rounds} rounds, four ways in each"):
-        copies, copying_peak = cloning.measure(place, source, scale.rounds)
-        found += copies
-    if scale.rivals:
-        with say(console, f"copying {scale.rivals:,} people masked, by Obhut and three peers"):
-            found += rivals.measure(place, scale.rivals)
-    with say(console, f"running pgbench three ways, {scale.rounds} times each, and capturing {scale.changes:,} changes"):
-        found += capturing.measure(place / "capture", scale.seconds, scale.changes, scale.rounds)
-    with say(console, f"restoring in {scale.rounds} rounds, five ways in each"):
-        every_hundredth = range(50, scale.people + 1, 100)
-        compared, peak = restoring.measure(place, source, scale.people, every_hundredth, scale.rounds)
-    source.remove()
-    with say(
-        console,
-        f"restoring {scale.estate:,} people with an empty list and with {scale.tombstones:,} tombstones, {ESTATE_ROUNDS} times each",
-    ):
-        source = Cluster(place / "estate", binaries(settings), server_user(settings))
-        source.init(durable=False)
-        source.configure(shop.SERVER)
-        source.start()
-        shop.make(source, scale.estate)
-        every_hundredth = range(50, scale.estate + 1, 100)
-        long_list, estate_peak = restoring.long_list(place, source, scale.estate, every_hundredth, scale.tombstones, ESTATE_ROUNDS)
-        compared.append(long_list)
-    memory = max(own.largest, copying_peak, peak, estate_peak)
-    peak_line = Comparison(
-        "memory",
-        "peak of the largest of Obhut's own processes",
-        memory / 1_000_000,
-        MEMORY_BOUND,
-        None,
-        (),
-        (),
-        {"erasing": own.largest, "copying": copying_peak, "restoring": max(peak, estate_peak)},
-        "MB",
-    )
-    return [*compared, *found, peak_line]
-
-
-@contextmanager
-def say(console: Console, doing: str) -> Iterator[None]:
-    """Say what is being measured, and what it took."""
-    begun = time.monotonic()
-    console.print(f"{doing} …", style="dim")
-    yield
-    console.print(f"  {time.monotonic() - begun:,.0f} s", style="dim")
+    run = Run(scale, place, load(file), console)
+    found = [one for name in parts for one in PARTS[name](run)]
+    if run.peaks:
+        largest = max(run.peaks.values()) / 1_000_000
+        found.append(
+            Comparison("memory", "peak of the largest of Obhut's own processes", largest, MEMORY_BOUND, None, (), (), run.peaks, "MB")
+        )
+    return found
 
 
 def report(scale: Scale, comparisons: list[Comparison], facts: dict[str, object], seconds: float, console: Console) -> None:
@@ -182,7 +235,10 @@ def report(scale: Scale, comparisons: list[Comparison], facts: dict[str, object]
         console.print("Small scale: this shows that the benchmark works; its ratios say nothing.", style="yellow")
     RESULT.parent.mkdir(exist_ok=True)
     about = {"scale": scale.name, "host": facts, "version": obhut.__version__}
-    RESULT.write_text(json.dumps([{**one.document(), **about} for one in comparisons], indent=1) + "\n", encoding="utf-8")
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else []
+    measured = {one.name for one in comparisons}
+    kept = [one for one in before if one["name"] not in measured]  # of parts that did not run now
+    RESULT.write_text(json.dumps([*kept, *({**one.document(), **about} for one in comparisons)], indent=1) + "\n", encoding="utf-8")
     console.print(f"Written: {RESULT}", style="dim")
 
 
@@ -208,4 +264,4 @@ def _figure(value: float | None, unit: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

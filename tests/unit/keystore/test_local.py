@@ -49,6 +49,7 @@ def test_a_damaged_master_key_is_named(tmp_path: Path) -> None:
         LocalKeystore(tmp_path / "keys")
 
 
+@pytest.mark.slow  # stretching a passphrase takes its time, that is what it is for
 def test_the_passphrase_is_needed_and_can_change(tmp_path: Path) -> None:
     """A wrong or missing passphrase opens nothing; changing it leaves every key as it was."""
     key = LocalKeystore(tmp_path / "keys", passphrase=b"one").data_key("day")
