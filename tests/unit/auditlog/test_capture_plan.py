@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obhut.auditlog.capture import parts, plan
+from obhut.auditlog import pieces
+from obhut.auditlog.capture import plan
 from obhut.auditlog.capture.texts import array_items, json_items
 from obhut.postgres.replication import lsn_number, lsn_text, parse_history, timeline_at
 
@@ -97,12 +98,21 @@ def test_positions_are_read_as_they_are_written(position: int) -> None:
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.none(), max_size=5), st.integers(2, 5))
 def test_shares_give_the_piece_only_together(piece: dict[str, str | None], count: int) -> None:
     """All shares give the piece; without any one of them it cannot be had."""
-    shares = parts.split({"new": piece}, count)
-    assert parts.joined(shares) == {"new": piece}
+    shares = pieces.split({"new": piece}, count)
+    assert pieces.joined(shares) == {"new": piece}
     for missing in range(count):
         rest = shares[:missing] + shares[missing + 1 :]
         with contextlib.suppress(ValueError):  # random octets are rarely JSON, or UTF-8
-            assert parts.joined(rest) != {"new": piece}
+            assert pieces.joined(rest) != {"new": piece}
+
+
+def test_an_entry_shows_what_all_of_its_people_can_be_read_for() -> None:
+    """Of two pieces one has lost a share with the key of a person: the other is shown, and nothing of the lost one."""
+    letter, note = {"old": {"body": "a"}, "new": {"body": "b"}}, {"new": {"note": "c"}}
+    (sender, recipient), (third, _) = pieces.split(letter, 2), pieces.split(note, 2)
+    opened = [{"new": {"id": "7"}, "split": [sender, third]}, {"split": [recipient]}, None]
+    assert pieces.together(opened) == [letter]
+    assert pieces.together([{"new": {}}, None]) == []
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,14 @@ stays in the database until the last of them is erased.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from obhut.auditlog.capture.owners import Claim, Owner
 from obhut.auditlog.capture.pgoutput import UNCHANGED, Change, Operation, Value, Values
+from obhut.auditlog.pieces import split
 from obhut.datamap.graph import TableNode
-
-_SPLIT_ID: Final = 16  # octets that tell which shares belong together
 
 
 @dataclass(slots=True)
@@ -150,33 +147,6 @@ def _concerned(node: TableNode, claims: Sequence[Claim], columns: Iterable[str])
             found[column] = whose or None
         else:
             found[column] = None
-    return found
-
-
-def split(members: Mapping[str, Any], count: int) -> list[dict[str, str]]:
-    """Return shares of a piece of a row: all but one random, the last their exclusive or with the piece."""
-    piece = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
-    name = os.urandom(_SPLIT_ID).hex()
-    shares = [os.urandom(len(piece)) for _ in range(count - 1)]
-    last = int.from_bytes(piece, "big")
-    for share in shares:
-        last ^= int.from_bytes(share, "big")
-    return [{"id": name, "share": share.hex()} for share in (*shares, last.to_bytes(len(piece), "big"))]
-
-
-def joined(shares: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Return the piece of a row from all of its shares.
-
-    Raises:
-        ValueError: a share is missing, or they do not belong together.
-    """
-    if len({share["id"] for share in shares}) != 1:
-        raise ValueError("shares of several pieces")
-    octets = [bytes.fromhex(share["share"]) for share in shares]
-    whole = 0
-    for part in octets:
-        whole ^= int.from_bytes(part, "big")
-    found: dict[str, Any] = json.loads(whole.to_bytes(len(octets[0]), "big"))
     return found
 
 

@@ -16,6 +16,7 @@ from obhut.auditlog import log as logs
 from obhut.auditlog.entries import Kind
 from obhut.auditlog.export import Contents, Exporter
 from obhut.auditlog.people import key_ids
+from obhut.auditlog.pieces import together
 from obhut.auditlog.reading import Opened
 from obhut.auditlog.search import Cursor, Found, Query, search
 from obhut.auditlog.signing import Signer
@@ -417,6 +418,7 @@ def _write(path: Path, content: str) -> None:
 
 
 def _document(found: Found, parts: Sequence[Opened]) -> dict[str, object]:
+    shown = _together(parts)
     return {
         "log": found.period,
         "index": found.index,
@@ -430,7 +432,13 @@ def _document(found: Found, parts: Sequence[Opened]) -> dict[str, object]:
             }
             for one in parts
         ],
+        **({"together": shown} if shown else {}),
     }
+
+
+def _together(parts: Sequence[Opened]) -> list[dict[str, Any]]:
+    """Return the values that concern several people at once, where the keys of all of them are there."""
+    return together(json.loads(one.plaintext) if one.plaintext else None for one in parts)
 
 
 def _show_found(here: Context, found: Sequence[Found], opened_parts: Sequence[Sequence[Opened]], document: dict[str, Any]) -> None:
@@ -447,6 +455,10 @@ def _show_found(here: Context, found: Sequence[Found], opened_parts: Sequence[Se
                 here.output.say(
                     "{log} {index} {part}: {value}", log=one.period, index=one.index, part=part.part, value=part.plaintext.decode()
                 )
+        for piece in _together(parts):
+            here.output.say(
+                "{log} {index} of several people: {value}", log=one.period, index=one.index, value=json.dumps(piece, ensure_ascii=False)
+            )
     if document["next"]:
         here.output.say("There is more: --after {cursor}", cursor=document["next"])
 
