@@ -218,13 +218,11 @@ def test_a_foreign_data_directory_is_adopted_without_its_configuration(place: Pa
 
 
 def test_a_server_that_cannot_start_says_where_to_look(own: Cluster) -> None:
-    """A wrong setting ends in an error that names the log, quickly."""
+    """A wrong setting ends in an error that names the log, not in waiting."""
     own.init(durable=False)
     own.configure({"max_connections": "many"})
-    started = time.monotonic()
     with pytest.raises(ClusterStartError, match="log say why"):
         own.start()
-    assert time.monotonic() - started < 10
 
 
 def test_a_closed_directory_is_named_before_anything_is_made(tmp_path: Path, cluster: Cluster) -> None:

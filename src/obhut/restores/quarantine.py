@@ -382,7 +382,11 @@ def _connect(cluster: Cluster, roles: Sequence[str]) -> Session | None:
             session = Session.connect(cluster.url("template1", role), application_name="obhut restore")
         except DatabaseError:
             continue
-        superuser = session.value("SELECT rolname FROM pg_roles WHERE oid = 10")
+        try:
+            superuser = session.value("SELECT rolname FROM pg_roles WHERE oid = 10")
+        except DatabaseError:  # the server is ending, which the caller finds
+            session.close()
+            return None
         if superuser == role:
             return session
         session.close()

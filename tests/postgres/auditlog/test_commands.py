@@ -121,11 +121,13 @@ def test_values_need_an_instruction_and_go_with_the_person(control: Settings, ru
 
 
 def test_the_promise_looks_at_capture_at_logs_and_at_what_is_not_said_yet(control: Settings) -> None:
-    """Kept where a mark is fresh and the logs hold; broken where a tile was changed behind its back."""
+    """Kept where the logs hold, unproven where nothing is captured; broken where a tile was changed behind its back."""
     with Keyring(control) as keyring:
         owner = controller_with_log(control, keyring)
     clock = SystemClock()
-    assert {evidence.state for evidence in examined(control, clock)} == {State.KEPT}
+    looked = list(examined(control, clock))
+    assert {evidence.state for evidence in looked} == {State.KEPT, State.UNPROVEN}
+    assert [one.fact for one in looked if one.state is State.UNPROVEN] == ["no change is captured: the audit log is off"]
     tile = next((control.path.parent / "var/audit" / owner).rglob("tile/0/*.part"))
     content = bytearray(tile.read_bytes())
     content[0] ^= 1

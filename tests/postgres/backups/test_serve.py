@@ -18,6 +18,7 @@ from obhut.backups import check, heartbeat, processes, run
 from obhut.backups.findings import Severity, critical
 from obhut.backups.wal import lsn_number
 from obhut.foundation.clock import SystemClock
+from obhut.jobs.supervise import PARTS
 from obhut.postgres.connections import Session
 from obhut.postgres.control import control_session
 
@@ -121,7 +122,7 @@ def test_the_service_keeps_backups_continuous_and_leaves_nothing(every_second) -
     archive = every_second.repository.archives()[0]
     supervisor = serve(every_second)
     try:
-        until(lambda: set(children(supervisor)) == {"worker", "receiver", "archiver", "heartbeat"})
+        until(lambda: set(children(supervisor)) == set(PARTS))
         until(lambda: beats(every_second) >= 3)
         until(lambda: processes.alive(archive.layout.run / "receiver"))
         record = (archive.layout.run / "receiver").read_text()
@@ -149,7 +150,7 @@ def test_the_service_keeps_backups_continuous_and_leaves_nothing(every_second) -
 def test_parts_end_with_a_killed_supervisor(every_second) -> None:
     """Kill -9 of the supervisor: its parts notice and end."""
     supervisor = serve(every_second)
-    until(lambda: len(children(supervisor)) == 4)
+    until(lambda: len(children(supervisor)) == len(PARTS))
     until(lambda: beats(every_second) >= 1)
     parts = children(supervisor)
     supervisor.kill()
