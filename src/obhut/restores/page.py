@@ -13,6 +13,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from obhut.foundation.pages import table
+
 Words = dict[str, dict[str, str]]
 
 
@@ -164,8 +166,4 @@ def _foot(document: Mapping[str, Any]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> str:
-    right = set(numeric)
-    mark = [' class="n"' if number in right else "" for number in range(len(heads))]
-    top = "".join(f"<th{mark[number]}>{_both('head.' + head)}</th>" for number, head in enumerate(heads))
-    body = "".join("<tr>" + "".join(f"<td{mark[number]}>{cell}</td>" for number, cell in enumerate(row)) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return table([_both(f"head.{head}") for head in heads], rows, numeric)
