@@ -17,6 +17,7 @@ from obhut.backups.errors import BrokenChainError, NoBackupError, WalError
 from obhut.backups.layout import Layout
 from obhut.foundation.errors import ObhutError
 from obhut.foundation.ids import BackupId, Lsn
+from obhut.foundation.lsn import lsn_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Archive:
             _links(backup, by_id)
         except BrokenChainError:
             return BackupState.BROKEN
-        start, end = wal.lsn_number(backup.begin_lsn), wal.lsn_number(backup.end_lsn)
+        start, end = lsn_number(backup.begin_lsn), lsn_number(backup.end_lsn)
         have = wal.chosen(segments, [(backup.timeline, 0, None)], start, end)
         missing = wal.hole(have, start, end, backup.timeline, backup.wal_segment_size)
         if missing is None:
@@ -102,7 +103,7 @@ class Archive:
 
     def latest_timeline(self, backup: Backup) -> int:
         """Return the newest timeline that descends from the end of a base backup."""
-        end = wal.lsn_number(backup.end_lsn)
+        end = lsn_number(backup.end_lsn)
         candidates = [backup.timeline]
         for timeline, text in self.histories().items():
             switches = wal.parse_history(text)
@@ -128,13 +129,13 @@ class Archive:
 
     def segments(self, timeline: int, start: Lsn, end: Lsn | None) -> list[wal.WalSegment]:
         """Return one segment for each position from ``start`` to ``end`` along a timeline's history; no hole check."""
-        last = None if end is None else wal.lsn_number(end)
-        return wal.chosen(self.inventory(self.identity().segment_size), self.stretches(timeline), wal.lsn_number(start), last)
+        last = None if end is None else lsn_number(end)
+        return wal.chosen(self.inventory(self.identity().segment_size), self.stretches(timeline), lsn_number(start), last)
 
     def hole(self, timeline: int, start: Lsn, end: Lsn | None) -> wal.WalHole | None:
         """Return the first gap between two positions, or None."""
-        last = None if end is None else wal.lsn_number(end)
-        return wal.hole(self.segments(timeline, start, end), wal.lsn_number(start), last, timeline, self.identity().segment_size)
+        last = None if end is None else lsn_number(end)
+        return wal.hole(self.segments(timeline, start, end), lsn_number(start), last, timeline, self.identity().segment_size)
 
     def stage_wal(self, segments: Iterable[wal.WalSegment], directory: Path, owner: tuple[int, int] | None) -> list[Path]:
         """Write segments and all timeline histories in plain, each verified; see :func:`obhut.backups.wal.stage`."""

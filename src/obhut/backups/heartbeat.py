@@ -15,9 +15,9 @@ from django.db import connection
 
 from obhut.backups import source
 from obhut.backups.source import Beat, Sequence
-from obhut.backups.wal import lsn_text
 from obhut.foundation.clock import aware
 from obhut.foundation.ids import Lsn, new_id
+from obhut.foundation.lsn import lsn_text
 from obhut.postgres.control import Deferred, control_safe
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import google_crc32c
 
 from obhut.backups.errors import ManifestError
+from obhut.foundation.lsn import lsn_number
 
 NAME: Final = "backup_manifest"
 _IGNORED: Final = frozenset({NAME, "postgresql.auto.conf", "standby.signal", "recovery.signal"})
@@ -140,12 +141,6 @@ def parse(content: bytes) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _malformed("a field is missing or has the wrong type") from None
     return Manifest(version, identifier, files, ranges, digest)
-
-
-def lsn_number(text: str) -> int:
-    """Return the position in the WAL as a number of bytes."""
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)
 
 
 def _files(items: list[dict[str, Any]]) -> dict[str, ManifestFile]:

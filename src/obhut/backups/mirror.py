@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from obhut.backups.repository import Repository
-from obhut.backups.wal import lsn_number
 from obhut.foundation.clock import Clock
 from obhut.foundation.ids import new_id
+from obhut.foundation.lsn import lsn_number
 from obhut.postgres.control import Deferred, control_safe
 
 if TYPE_CHECKING:

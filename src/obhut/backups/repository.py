@@ -15,9 +15,10 @@ from obhut.backups.archive import Archive
 from obhut.backups.catalogue import Backup, BackupKind, BackupState
 from obhut.backups.errors import NoBackupError, WalError
 from obhut.backups.layout import Layout
-from obhut.backups.wal import WalHole, WalIdentity, WalSegment, WalSource, lsn_number, lsn_text
+from obhut.backups.wal import WalHole, WalIdentity, WalSegment, WalSource
 from obhut.foundation.clock import aware, stamp
 from obhut.foundation.ids import Lsn
+from obhut.foundation.lsn import lsn_number, lsn_text
 from obhut.foundation.settings import Settings
 from obhut.keystore.local import open_keystore
 

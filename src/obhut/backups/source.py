@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from obhut.backups.errors import BackupError
-from obhut.backups.wal import lsn_number
 from obhut.foundation.clock import aware
 from obhut.foundation.ids import Lsn
+from obhut.foundation.lsn import lsn_number
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError, PermissionDeniedError
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from obhut.backups import keys as key_lending
-from obhut.backups import locks, manifest, sealing, wal
+from obhut.backups import locks, manifest, sealing
 from obhut.backups.archive import Archive
 from obhut.backups.catalogue import BackupState
 from obhut.backups.engine import BaseCopy, CopyState, Engine
 from obhut.backups.errors import SealBrokenError
 from obhut.backups.plan import EPOCH, Copy, Item, ItemKind
 from obhut.backups.repository import Repository
+from obhut.foundation.lsn import lsn_number
 from obhut.keystore.store import KeyState
 
 _ID: Final = re.compile(r"(\d{8}T\d{6})")
@@ -74,7 +75,7 @@ def _archive(archive: Archive, engine: Engine, *, busy: bool) -> list[Item]:
                 end=backup.end_time,
                 parent=backup.parent,
                 usable=backup.state is not BackupState.BROKEN,
-                start=wal.lsn_number(backup.begin_lsn),
+                start=lsn_number(backup.begin_lsn),
             )
         )
         claimed.append(layout.sealed / backup.id)

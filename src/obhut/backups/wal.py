@@ -21,6 +21,7 @@ from obhut.backups import sealing
 from obhut.backups.errors import SealBrokenError, WalConflictError, WalError
 from obhut.backups.layout import Layout, fsync_directory
 from obhut.foundation.ids import Lsn
+from obhut.foundation.lsn import lsn_number, lsn_text
 
 _SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
 _HISTORY: Final = re.compile(r"([0-9A-F]{8})\.history")
@@ -31,17 +32,6 @@ _BLOCK: Final = 8192
 _UNUSED: Final = bytes(_BLOCK)
 # XLOG_PAGE_MAGIC by major version of the server.
 PAGE_MAGIC: Final = {14: 0xD10D, 15: 0xD110, 16: 0xD113, 17: 0xD116, 18: 0xD118}
-
-
-def lsn_number(lsn: Lsn | str) -> int:
-    """Return a position in the WAL as a number of bytes."""
-    high, _, low = lsn.partition("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
-def lsn_text(number: int) -> Lsn:
-    """Return a position in the WAL as PostgreSQL writes it."""
-    return Lsn(f"{number >> 32:X}/{number & 0xFFFFFFFF:X}")
 
 
 def segment_name(timeline: int, position: int, size: int) -> str:

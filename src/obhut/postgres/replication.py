@@ -16,12 +16,12 @@ from typing import Any, Final, Protocol, Self
 import psycopg2
 from psycopg2.extras import LogicalReplicationConnection
 
+from obhut.foundation.lsn import lsn_number, lsn_text
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError, for_state, without_state
 
 STREAMED: Final = 2000  # messages taken from the socket at a time
 _STATUS: Final = 10  # seconds between answers that psycopg2 gives by itself
-_GREATEST_LSN: Final = (1 << 64) - 1
 _PEEK: Final = "SELECT data FROM pg_logical_slot_peek_binary_changes(%s, %s::pg_lsn, %s, VARIADIC %s::text[])"
 
 
@@ -207,19 +207,6 @@ def parse_history(content: bytes) -> list[tuple[int, int]]:
 def timeline_at(position: int, current: int, history: Sequence[tuple[int, int]]) -> int:
     """Return the timeline on which a record at ``position`` was written, on a server whose timeline is ``current``."""
     return next((timeline for timeline, end in history if position < end), current)
-
-
-def lsn_number(text: str) -> int:
-    """Return a position such as ``0/16B3748`` as number of bytes."""
-    high, _, low = text.partition("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
-def lsn_text(position: int) -> str:
-    """Return a position as PostgreSQL writes it."""
-    if not 0 <= position <= _GREATEST_LSN:
-        raise ValueError("a position has 64 bits")
-    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
 def _connect(url: str) -> Any:

@@ -79,12 +79,6 @@ def parse_target(given: str) -> RecoveryTarget:
     return RecoveryTarget(Form.TIME, time=moment.astimezone(UTC))
 
 
-def lsn_number(text: str) -> int:
-    """Return a position in the WAL as a number of bytes."""
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One reason against the restore: a stable code, the fact, and what to do."""

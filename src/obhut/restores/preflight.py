@@ -26,6 +26,7 @@ from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
 from obhut.foundation.errors import MissingComponentError
 from obhut.foundation.ids import Lsn
+from obhut.foundation.lsn import lsn_number
 from obhut.foundation.settings import Settings
 from obhut.postgres.catalogue import Catalogue, read_catalogue
 from obhut.postgres.clusters import Binaries, binaries
@@ -33,7 +34,7 @@ from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError
 from obhut.postgres.sql import SQL, Identifier
 from obhut.restores.errors import RestoreRefusedError, RestoreTargetError
-from obhut.restores.plan import DatabaseFacts, Decision, Form, RecoveryTarget, RepositoryFacts, lsn_number
+from obhut.restores.plan import DatabaseFacts, Decision, Form, RecoveryTarget, RepositoryFacts
 
 _PREPARED = re.compile(r"tx:\s*(\d+).*?lsn: ([0-9A-F]+/[0-9A-F]+).*?desc: (PREPARE|COMMIT_PREPARED|ABORT_PREPARED)(?: (\d+):)?")
 

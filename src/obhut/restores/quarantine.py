@@ -22,12 +22,13 @@ from pathlib import Path
 from obhut.backups.repository import Backup, Repository
 from obhut.foundation import faultpoints
 from obhut.foundation.ids import Lsn
+from obhut.foundation.lsn import lsn_number, lsn_text
 from obhut.foundation.settings import Settings
 from obhut.postgres.clusters import Binaries, Cluster, ClusterStartError, make_directory, server_user
 from obhut.postgres.connections import Session, parameter
 from obhut.postgres.errors import DatabaseError
 from obhut.restores.errors import QuarantineError, RecoveryError, RestoreTargetError
-from obhut.restores.plan import Form, RecoveryTarget, lsn_number
+from obhut.restores.plan import Form, RecoveryTarget
 from obhut.restores.progress import Progress
 from obhut.restores.target import boot_id, buffers_mb
 
@@ -172,7 +173,7 @@ def stage_wal(recovery: Recovery) -> RecoveryTarget:
         if wanted >= lsn_number(reachable):
             raise RestoreTargetError(f"WAL reaches {reachable}, not {recovery.target.lsn}", 'Choose an earlier point, or "latest".')
         # The record after the target may lie in the next segment.
-        end = min(reachable, _lsn(wanted + backup.wal_segment_size), key=lsn_number)
+        end = lsn_text(min(lsn_number(reachable), wanted + backup.wal_segment_size))
     shutil.rmtree(recovery.wal, ignore_errors=True)
     recovery.wal.mkdir(mode=0o700)
     if recovery.owner:
@@ -403,7 +404,3 @@ def _require_target(session: Session, asked: RecoveryTarget, target: RecoveryTar
     )
     if missed:
         raise RecoveryError(f"recovery paused at {lsn}, not at {asked}", "Abandon this run; is the WAL of another server in the archive?")
-
-
-def _lsn(number: int) -> Lsn:
-    return Lsn(f"{number >> 32:X}/{number & 0xFFFFFFFF:X}")

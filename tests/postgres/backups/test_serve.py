@@ -16,8 +16,8 @@ import pytest
 
 from obhut.backups import check, heartbeat, processes, run
 from obhut.backups.findings import Severity, critical
-from obhut.backups.wal import lsn_number
 from obhut.foundation.clock import SystemClock
+from obhut.foundation.lsn import lsn_number
 from obhut.jobs.supervise import PARTS
 from obhut.postgres.connections import Session
 from obhut.postgres.control import control_session

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from obhut.auditlog import pieces
 from obhut.auditlog.capture import plan
 from obhut.auditlog.capture.texts import array_items, json_items
-from obhut.postgres.replication import lsn_number, lsn_text, parse_history, timeline_at
+from obhut.foundation.lsn import lsn_number, lsn_text
+from obhut.postgres.replication import parse_history, timeline_at
 
 SERVER = plan.Server("logical", standby=False, version=180_006, slot_limit=1024, free_slots=3, synchronises_slots=False, superuser=True)
 SLOT = plan.Slot("pgoutput", active=False, confirmed=500, wal_status="reserved", retained=10, behind=0, left=None)

@@ -12,6 +12,7 @@ from obhut.backups import sealing, wal
 from obhut.backups.errors import SealBrokenError, WalConflictError, WalError
 from obhut.backups.layout import Layout
 from obhut.backups.wal import WalIdentity, WalSource
+from obhut.foundation.lsn import lsn_number, lsn_text
 
 SYSTEM = 7711258375065990640
 SIZE = 1 << 20
@@ -91,8 +92,8 @@ def test_names_are_the_servers(timeline, position, size, name) -> None:
 
 def test_positions_as_text() -> None:
     """An LSN is read and written as the server does."""
-    assert wal.lsn_number("1A/2B3C") == 0x1A00002B3C
-    assert wal.lsn_text(0x1A00002B3C) == "1A/2B3C"
+    assert lsn_number("1A/2B3C") == 0x1A00002B3C
+    assert lsn_text(0x1A00002B3C) == "1A/2B3C"
 
 
 def test_sources_complement_each_other(store) -> None:

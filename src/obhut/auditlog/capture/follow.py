@@ -29,11 +29,12 @@ from obhut.controllers.vocabulary import parse_key
 from obhut.datamap.findings import DataMapError
 from obhut.foundation.clock import Clock
 from obhut.foundation.faultpoints import reach
+from obhut.foundation.lsn import lsn_number
 from obhut.foundation.settings import DatabaseSettings, Settings
 from obhut.keystore.subjects import Keyring, unassigned
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError
-from obhut.postgres.replication import Polled, Replication, Stream, Streamed, lsn_number
+from obhut.postgres.replication import Polled, Replication, Stream, Streamed
 
 BATCH: Final = 5_000  # changes that are appended together
 _AGE: Final = 0.5  # seconds that a change waits for others

@@ -10,9 +10,9 @@ from typing import Any, Final
 from obhut.auditlog.capture.errors import ServerUnsuitableError
 from obhut.auditlog.capture.plan import Server, Slot, Table
 from obhut.datamap.graph import Graph, TableNode
+from obhut.foundation.lsn import lsn_number
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError, PermissionDeniedError
-from obhut.postgres.replication import lsn_number
 from obhut.postgres.sql import SQL, Composable, Identifier, load, qualified, trusted
 
 PUBLICATION: Final = "obhut_audit"

@@ -20,11 +20,11 @@ from obhut.auditlog.capture.pgoutput import Operation, Relation, Values
 from obhut.auditlog.entries import Entry, Fact, Part, Position, Sealed
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.datamap.graph import Graph, TableNode
+from obhut.foundation.lsn import lsn_text
 from obhut.keystore.sealing import Key as SubjectKey
 from obhut.keystore.sealing import seal
 from obhut.keystore.subjects import Erased, Held, controller_ref
 from obhut.keystore.wrapping import STAFF
-from obhut.postgres.replication import lsn_text
 
 _NEVER: Final = bytes(entries.KEY_ID)  # stands for the key of a person who was erased before there was one
 _SALT: Final = 16
