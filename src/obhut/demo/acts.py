@@ -130,17 +130,7 @@ def _sign(scene: Scene, key: str, name: str) -> None:
     register.add_contract(
         controller.id, version="2026-1", terms=terms, document_hash=paper, valid_from=since, actor=scene.actor, clock=scene.clock
     )
-    register.give_instruction(
-        controller.id,
-        kind=InstructionKind.STANDING,
-        actions=[Permitted.BACKUP, Permitted.RESTORE, Permitted.CANARY],
-        database=DATABASE,
-        given_by=f"account-{key}",
-        channel=Channel.CONTRACT,
-        document_hash=paper,
-        actor=scene.actor,
-        clock=scene.clock,
-    )
+    scene.instruct(controller, f"account-{key}", [Permitted.BACKUP, Permitted.RESTORE, Permitted.CANARY], paper)
     scene.controllers.append(controller)
 
 

@@ -8,8 +8,7 @@ from obhut.backups import heartbeat
 from obhut.backups import run as backups
 from obhut.clones import run as clones
 from obhut.clones.subset import Wanted
-from obhut.controllers import register
-from obhut.controllers.vocabulary import Action, Channel, InstructionKind
+from obhut.controllers.vocabulary import Action
 from obhut.datamap.graph import require
 from obhut.datamap.load import load as load_map
 from obhut.demo import vendor
@@ -148,14 +147,4 @@ def judge(scene: Scene) -> None:
 def _instruct(scene: Scene, key: str, action: Action) -> str:
     """Record a controller's standing instruction and return its id."""
     paper = scene.document(f"{action.value}-{key}.txt", f"Standing instruction: {action.value}. account-{key}\n")
-    return register.give_instruction(
-        scene.controllers[CONTROLLERS.index(key)].id,
-        kind=InstructionKind.STANDING,
-        actions=[action],
-        database=DATABASE,
-        given_by=f"account-{key}",
-        channel=Channel.CONTRACT,
-        document_hash=paper,
-        actor=scene.actor,
-        clock=scene.clock,
-    ).id
+    return scene.instruct(scene.controllers[CONTROLLERS.index(key)], f"account-{key}", [action], paper)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from obhut.controllers import register
 from obhut.controllers.records import ControllerRecord
+from obhut.controllers.vocabulary import Action, Channel, InstructionKind
 from obhut.demo.stage import Stage
-from obhut.demo.vendor import Vendor
+from obhut.demo.vendor import DATABASE, Vendor
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
@@ -41,6 +44,20 @@ class Scene:
     moment: datetime | None = None  # before the erasure
     url: str = ""  # of the restored database
     rows: int = 0
+
+    def instruct(self, controller: ControllerRecord, given_by: str, actions: Sequence[Action], paper: str) -> str:
+        """Record a controller's standing instruction, documented by a paper of that SHA-256, and return its id."""
+        return register.give_instruction(
+            controller.id,
+            kind=InstructionKind.STANDING,
+            actions=actions,
+            database=DATABASE,
+            given_by=given_by,
+            channel=Channel.CONTRACT,
+            document_hash=paper,
+            actor=self.actor,
+            clock=self.clock,
+        ).id
 
     def document(self, name: str, text: str) -> str:
         """Write a document into the folder and return its SHA-256, which is all that Obhut keeps of it."""

@@ -6,7 +6,7 @@ erasure list has forgotten meanwhile. Somebody about whom nothing is known (no m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -254,9 +254,3 @@ def _column(source: Source) -> Column:
     if source.table is None:
         raise AssertionError("only rows of another table have a table")
     return source.table.by_name[source.column]
-
-
-def chunks(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
-    """Yield keys in pieces."""
-    for start in range(0, len(keys), size):
-        yield keys[start : start + size]

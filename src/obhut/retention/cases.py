@@ -56,7 +56,7 @@ class Case:
 def open_cases(rule: Rule, keys: Sequence[Key], now: datetime) -> None:
     """Open a case for each person who is to be told; one that is open stays as it is."""
     with control_safe():
-        for chunk in _chunks(keys):
+        for chunk in chunks(keys, CHUNK):
             models.Case.objects.bulk_create([_new(rule, key, CaseState.WAITING, now) for key in chunk], ignore_conflicts=True)
 
 
@@ -154,6 +154,7 @@ def _case(row: models.Case) -> Case:
     return Case(row.id, row.rule_id, tuple(json.loads(row.key)), CaseState(row.state), row.attempts, row.told_at)
 
 
-def _chunks(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    for start in range(0, len(keys), CHUNK):
-        yield keys[start : start + CHUNK]
+def chunks(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
+    """Yield keys in pieces."""
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]

@@ -27,7 +27,8 @@ from obhut.foundation.ids import new_id
 from obhut.foundation.settings import Settings
 from obhut.journal import locks
 from obhut.retention import cases, holds, notices, records, rows
-from obhut.retention.candidates import Inactivity, chunks
+from obhut.retention.candidates import Inactivity
+from obhut.retention.cases import chunks
 from obhut.retention.dates import last_day
 from obhut.retention.errors import NoticeFailedError, SweepBusyError
 from obhut.retention.guard import ActivityGuard, guarding
