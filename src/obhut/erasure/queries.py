@@ -80,9 +80,20 @@ class Queries:
     def __init__(self, session: Session, catalogue: Catalogue) -> None:
         self._session = session
         self._catalogue = catalogue
+        self._linked: dict[tuple[int, int], tuple[RowAddresses, Leading]] = {}
 
     def linked(self, link: Link, parent: Table, rows: RowAddresses) -> Leading:
-        """Return the rows of the link's child that lead to rows of a relation that is (a partition of) its parent."""
+        """Return the rows of the link's child that lead to rows of a relation that is (a partition of) its parent.
+
+        The last answer for each link and relation is kept: what is deleted is asked about once as the person's and once as deleted.
+        """
+        asked, answer = self._linked.get((id(link), parent.oid), (None, None))
+        if answer is None or asked != rows:
+            answer = self._ask_linked(link, parent, rows)
+            self._linked[id(link), parent.oid] = rows, answer
+        return answer
+
+    def _ask_linked(self, link: Link, parent: Table, rows: RowAddresses) -> Leading:
         child = self._catalogue.tables[link.child]
         query = SQL("SELECT c.tableoid, array_send(array_agg(c.ctid)){key} FROM {child} c{lateral} JOIN {parent} p ON {join}"
                     " WHERE p.ctid = ANY(%s){when} GROUP BY c.tableoid").format(

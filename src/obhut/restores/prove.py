@@ -183,12 +183,8 @@ def prove_files(evidence: Evidence, proof: Proof, identifiers: Identifiers, prog
         searched = identifiers.chosen[: scan.BYTE_SEARCHED]
         wanted = [form for value in [*tokens, *searched] for form in scan.variants(value)]
         found = scan.files_with(cluster.directory, wanted, evidence.scratch)
-        hits = (
-            {token: scan.files_with(cluster.directory, list(scan.variants(token)), evidence.scratch) for token in tokens} if found else {}
-        )
-        controls = {
-            token: bool(scan.files_with(before, list(scan.variants(token)), evidence.scratch)) for token in tokens if before is not None
-        }
+        hits = scan.which_occur(cluster.directory, tokens, evidence.scratch) if found else set()
+        controls = scan.which_occur(before, tokens, evidence.scratch) if before is not None else set()
         ended = checksums.result()
     canaries = tuple(
         CanaryFinding(
@@ -196,14 +192,14 @@ def prove_files(evidence: Evidence, proof: Proof, identifiers: Identifiers, prog
             finding.planted_at,
             finding.rows_before,
             finding.rows_after,
-            controls.get(canary.token) if finding.rows_before else None,
-            bool(hits.get(canary.token)),
+            canary.token in controls if finding.rows_before and before is not None else None,
+            canary.token in hits,
         )
         for finding, canary in zip(proof.canaries, evidence.canaries, strict=True)
     )
     numbers = {"patterns": len(wanted), "searched": len(searched), "identifiers": identifiers.total, "files": len(found)}
     # A search that did not find a canary where it was proves nothing by not finding it elsewhere.
-    clean = Result.PASSED if any(controls.values()) else Result.UNCHECKED
+    clean = Result.PASSED if controls else Result.UNCHECKED
     looked = Statement("bytes", Result.FAILED if found else clean, numbers, tuple(sorted(found))[:20])
     pages = Statement("page-checksums", _pages(ended.returncode, ended.stdout))
     return Proof(proof.seed, (*proof.statements, looked, pages, _control(canaries)), proof.tables, proof.absences, canaries)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -515,9 +516,13 @@ class Restore:
         if target.cluster is not None:
             self._reset_wal_if_deleted(target.cluster)
             target.cluster.stop(timeout=600)
-        proof = prove.prove_files(evidence, proof, identifiers, self.progress)
+        with ThreadPoolExecutor(1) as thread:
+            flushed = thread.submit(targets.flush, target.cluster) if target.cluster is not None else None
+            proof = prove.prove_files(evidence, proof, identifiers, self.progress)
+            if flushed is not None:
+                flushed.result()
         if target.cluster is not None:
-            targets.make_durable(target.cluster)
+            targets.keep_durable(target.cluster)
         about = self._circumstances(held, graph, system, source.server_version, owned=target.owned)
         content = certificate.build(about, proof)
         store.keep(self.settings, self.run, content, self.clock)

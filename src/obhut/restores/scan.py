@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ _PLAIN = 8  # characters: shorter values of letters only count as whole words on
 BYTE_SEARCHED = 500  # identifiers whose bytes are looked for in files
 _LITERALS = re.compile(r"'((?:[^']|'')*)'|\$(\w*)\$(.*?)\$\2\$|\"((?:[^\"]|\"\")+)\"", re.DOTALL)
 _BLOCK = 4 << 20
+_SEARCHERS = 2  # processes side by side
+_BATCH = 64 << 20  # bytes for one of them
+_BATCH_FILES = 500
 
 
 def identifiers(source: Session, graph: Graph, rows: Filter, *, size: int = 20_000, as_stored: bool = False) -> Iterator[list[str]]:
@@ -143,58 +147,93 @@ def still_there(target: Session, graph: Graph, values: Sequence[str]) -> set[str
 # -- bytes ------------------------------------------------------------------------------------------------------------------------
 
 
-def files_with(directory: Path, patterns: Sequence[bytes], scratch: Path, *, first_only: bool = False) -> dict[str, int]:
+def which_occur(directory: Path, tokens: Sequence[str], scratch: Path) -> set[str]:
+    """Return those texts, all of them looked for in every form, that stand in a file below a directory.
+
+    Raises:
+        OSError: a file or folder cannot be read.
+    """
+    holding = files_with(directory, [form for token in tokens for form in variants(token)], scratch)
+    return {token for token in tokens if any(_search([directory / name for name in holding], list(variants(token))))}
+
+
+def files_with(directory: Path, patterns: Sequence[bytes], scratch: Path) -> dict[str, int]:
     """Return the files below a directory that hold one of the patterns, with their sizes, by path relative to it.
 
     Args:
-        directory: walked in full: heaps, indexes, statistics, WAL, temporary files, logs.
+        directory: walked in full: heaps, indexes, statistics, WAL, temporary files, logs. Nobody may write in it.
         patterns: bytes to look for, none with a line break.
         scratch: private directory for the list of patterns while the search runs.
-        first_only: stop at the first file.
+
+    Raises:
+        OSError: a file or folder cannot be read.
     """
     wanted = [pattern for pattern in patterns if pattern and b"\n" not in pattern]
     if not wanted:
         return {}
+    sizes = dict(_files(directory))
     grep = shutil.which("grep", path="/usr/local/bin:/usr/bin:/bin")
-    found = _grep(Path(grep), directory, wanted, scratch) if grep else _search(directory, wanted, first_only=first_only)
-    return {str(path.relative_to(directory)): path.stat().st_size for path in found}
+    found = _grep(Path(grep), sizes, wanted, scratch) if grep else _search(sizes, wanted)
+    return {str(path.relative_to(directory)): sizes[path] for path in found}
 
 
-def _grep(grep: Path, directory: Path, patterns: Sequence[bytes], scratch: Path) -> list[Path]:
+def _files(directory: Path) -> Iterator[tuple[Path, int]]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path), entry.stat(follow_symlinks=False).st_size
+
+
+def _batches(sizes: Mapping[Path, int]) -> Iterator[list[Path]]:
+    """Yield the files in lists for one search each, the largest files first."""
+    batch: list[Path] = []
+    filled = 0
+    for path in sorted(sizes, key=lambda path: -sizes[path]):
+        batch.append(path)
+        filled += sizes[path]
+        if filled >= _BATCH or len(batch) >= _BATCH_FILES:
+            yield batch
+            batch, filled = [], 0
+    if batch:
+        yield batch
+
+
+def _grep(grep: Path, sizes: Mapping[Path, int], patterns: Sequence[bytes], scratch: Path) -> list[Path]:
     listing = scratch / "patterns"
     listing.unlink(missing_ok=True)
     descriptor = os.open(listing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def search(batch: list[Path]) -> list[Path]:
+        ended = subprocess.run(
+            [grep, "-l", "-a", "-F", "-Z", "-f", listing, "--", *batch],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"LC_ALL": "C"}, check=False,
+        )  # fmt: skip
+        if ended.returncode not in {0, 1}:  # it could not read everything; whoever tries again says what
+            return list(_search(batch, patterns))
+        return [Path(os.fsdecode(name)) for name in ended.stdout.split(b"\0") if name]
+
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(b"\n".join(patterns) + b"\n")
-        ended = subprocess.run(
-            [grep, "-r", "-l", "-a", "-F", "-Z", "-f", listing, "--", directory],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"LC_ALL": "C"}, check=False,
-        )  # fmt: skip
+        with ThreadPoolExecutor(_SEARCHERS) as threads:
+            return [path for found in threads.map(search, _batches(sizes)) for path in found]
     finally:
         listing.unlink(missing_ok=True)
-    if ended.returncode > 1:
-        return list(_search(directory, patterns, first_only=False))
-    return [Path(os.fsdecode(name)) for name in ended.stdout.split(b"\0") if name]
 
 
-def _search(directory: Path, patterns: Sequence[bytes], *, first_only: bool) -> list[Path]:
+def _search(paths: Iterable[Path], patterns: Sequence[bytes]) -> Iterator[Path]:
     longest = max(len(pattern) for pattern in patterns)
-    found: list[Path] = []
-    for path in sorted(directory.rglob("*")):
-        if not path.is_file() or path.is_symlink():
-            continue
+    for path in paths:
         with path.open("rb", buffering=0) as file:
             tail = b""
             while block := file.read(_BLOCK):
                 window = tail + block
                 if any(pattern in window for pattern in patterns):
-                    found.append(path)
+                    yield path
                     break
                 tail = window[-longest:]
-        if found and first_only:
-            break
-    return found
 
 
 def variants(value: str) -> set[bytes]:

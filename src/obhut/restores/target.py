@@ -190,7 +190,17 @@ def open_to_others(target: Target) -> None:
 def make_durable(cluster: Cluster) -> None:
     """Stop the new cluster, flush every file of it, and give it settings that keep what is written from now on."""
     cluster.stop(timeout=600)
+    flush(cluster)
+    keep_durable(cluster)
+
+
+def flush(cluster: Cluster) -> None:
+    """Write every file of a stopped cluster to the disk; files that are only read meanwhile stay as they are."""
     cluster.binaries.run(["initdb", "--sync-only", "--pgdata", cluster.data], as_server_user=True)
+
+
+def keep_durable(cluster: Cluster) -> None:
+    """Give a stopped and flushed cluster settings that keep what is written from now on."""
     cluster.configure(dict.fromkeys(_DURABLE))
     (cluster.directory / _BOOT).unlink(missing_ok=True)
 
