@@ -52,6 +52,7 @@ class Installation:
         self.major = major
         self.obhut = Commands(folder / "obhut.toml")
         self.controllers: dict[str, str] = {}
+        self.elsewhere = ""  # the database that the vendor uses since a restore
         self.system = 0  # identifier of the vendor's first server, also after that is lost
 
     # -- places ---------------------------------------------------------------------------------------------------------------
@@ -59,7 +60,7 @@ class Installation:
     @property
     def url(self) -> str:
         """The protected database as the superuser."""
-        return self.cluster.url(self.name)
+        return self.elsewhere or self.cluster.url(self.name)
 
     @property
     def state(self) -> Path:
@@ -84,6 +85,12 @@ class Installation:
     def session(self) -> Session:
         """Return a new session of the vendor's own."""
         return Session.connect(self.url)
+
+    def move(self, url: str) -> None:
+        """Let the vendor, and Obhut, use another database from now on: the one that was restored."""
+        settings = self.folder / "obhut.toml"
+        settings.write_text(settings.read_text().replace(self.url, url))
+        self.elsewhere = url
 
     def control_cluster(self) -> Cluster:
         """Return the control database's cluster."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from obhut.auditlog.capture import traces
 from obhut.clones import check, mark, maskers, objects, prepare, recovered
 from obhut.clones import source as sources
 from obhut.clones import target as places
@@ -253,8 +254,7 @@ class Copying:
             roles = schema.roles(self.programs(), source.url, passwords=False)
             unwanted = {*self.request.left_out}
             entries = {
-                section: [entry for entry in dumped[section] if entry.kind not in _WAYS_OUT and entry.name not in unwanted]
-                for section in Section
+                section: [entry for entry in dumped[section] if not _unwanted(entry) and entry.name not in unwanted] for section in Section
             }
             statement = check.definitions([entry for section in Section for entry in entries[section]], roles, originals)
             if statement.leaks:
@@ -315,6 +315,7 @@ class Copying:
             finish.set_sequences(session, counted, fresh=_above(counted, prepared, facts))
             views = finish.refresh_views(loading, source.session, self.progress)
             load.make_last(loading)
+            traces.give_back(source.session, session)
             finish.analyse(loading, self.progress)
             step.record(sequences=len(counted), views=views, large_objects=made)
         return rows
@@ -357,6 +358,11 @@ class Copying:
         scratch = self.directory / "scratch"
         scratch.mkdir(mode=0o700, exist_ok=True)
         return scratch
+
+
+def _unwanted(entry: Entry) -> bool:
+    """Whether a definition has no place in a copy: a way out, or what the audit log has added at the source."""
+    return entry.kind in _WAYS_OUT or traces.is_trace(entry.kind, entry.schema, entry.tag)
 
 
 def _refuse_leaks(statements: Sequence[Statement], database: str) -> NoReturn:

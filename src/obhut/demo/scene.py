@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ class Scene:
     moment: datetime | None = None  # before the erasure
     url: str = ""  # of the restored database
     rows: int = 0
+    ending: ExitStack = field(default_factory=ExitStack)  # ends what runs beside the acts
 
     def instruct(self, controller: ControllerRecord, given_by: str, actions: Sequence[Action], paper: str) -> str:
         """Record a controller's standing instruction, documented by a paper of that SHA-256, and return its id."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from obhut.demo import acts, folder, going_on, restoring, vendor
+from obhut.demo import acts, auditing, folder, going_on, restoring, vendor
 from obhut.demo.scene import Scene
 from obhut.demo.stage import Stage, number
 from obhut.foundation.actors import Actor
@@ -22,8 +22,10 @@ ACTS: tuple[Callable[[Scene], None], ...] = (
     acts.check_map,
     acts.sign,
     acts.back_up,
+    auditing.log_changes,
     acts.write_word,
     acts.erase,
+    auditing.look_again,
     acts.lose,
     restoring.restore_plainly,
     restoring.restore,
@@ -51,8 +53,9 @@ def play(stage: Stage, place: Path, actor: Actor, clock: Clock, *, keep_running:
         try:
             sample, settings = vendor.start(place)
             scene = Scene(stage, place, actor, clock, settings, sample)
-            for act in ACTS:
-                act(scene)
+            with scene.ending:
+                for act in ACTS:
+                    act(scene)
             finished = True
         finally:
             if not (finished and keep_running):

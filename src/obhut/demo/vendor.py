@@ -1,7 +1,7 @@
 """Kursblick, the sample vendor: its PostgreSQL, its schema, its five customers and their 60,000 participants.
 
-The same rows at every run: made by the server from word lists and arithmetic (``sql/kursblick_rows.sql``), in mail domains, telephone
-numbers and networks that are reserved for examples.
+The same rows at every run, but for the days on which people were last seen: made by the server from word lists and arithmetic
+(``sql/kursblick_rows.sql``), in mail domains, telephone numbers and networks that are reserved for examples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ PERSON = "4711"  # the participant whom the story is about
 CONTROLLERS = ("1", "2", "3", "4", "5")  # tenants.id
 
 _SERVER: dict[str, str | int | bool | None] = {
-    "wal_level": "replica",
+    "wal_level": "logical",
+    "max_slot_wal_keep_size": "1GB",  # what the audit log's stream may hold back
     "summarize_wal": True,  # incremental base backups
     "max_wal_size": "1GB",
     "shared_buffers": "128MB",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from obhut.auditlog.capture import state as capture
 from obhut.erasure import ledger, reading
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
@@ -27,6 +28,8 @@ from obhut.restores.errors import NotProvedError, RestoreStateError
 from obhut.restores.progress import Progress
 from obhut.restores.quarantine import database_name
 from obhut.restores.target import Target
+
+_SLOT_LIMIT = 4  # times the size at which capture raises the alarm: what its slot may hold back on a server of Obhut's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
                 raise NotProvedError("somebody was erased since the proof", f'Run "obhut restore open {run_id}" again.')
             if target.cluster is not None:
                 targets.settle(target.cluster)
+                _let_capture(target.cluster, settings, run.database)
                 target.cluster.start(timeout=600)
             with target.session(streams.application_name(run_id)) as session:
                 if step.already is None:
@@ -89,6 +93,16 @@ def open_database(settings: Settings, run_id: str, actor: Actor, clock: Clock, p
         restoring.remove(settings, run, target=False)
         runs.finish(run, RunState.DONE, clock=clock)
     return Opened(run_id, target.url, epoch.number, str(system))
+
+
+def _let_capture(cluster: Cluster, settings: Settings, database: str) -> None:
+    """Make a server of Obhut's own one whose changes can be captured, where they were: the audit log goes on at the restored database."""
+    if capture.find(database) is None:
+        return
+    limit = settings.database(database).capture.lag_megabytes * _SLOT_LIMIT
+    cluster.configure({"wal_level": "logical", "max_slot_wal_keep_size": f"{limit}MB"})
+    if cluster.running:
+        cluster.stop(timeout=600)  # a run that was killed here has started it without
 
 
 def _raise_sequences(settings: Settings, database: str, session: Session) -> None:

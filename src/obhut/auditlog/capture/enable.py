@@ -109,7 +109,7 @@ def disable(settings: Settings, database: str) -> None:
     with place.opened(ours.url) as there:
         there.drop_slot(state.get(database).slot)
         reach("audit-stop.slot")
-        there.remove(graph_of(there, ours))
+        there.remove()
     state.forget(database)
 
 

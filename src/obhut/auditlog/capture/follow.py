@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from obhut.auditlog.capture import enable, gaps, place, plan, state
-from obhut.auditlog.capture.errors import CaptureBusyError
+from obhut.auditlog.capture.errors import CaptureBusyError, ServerUnsuitableError
 from obhut.auditlog.capture.intake import Emptied, Event, Intake, Item, Row
 from obhut.auditlog.capture.owners import Key, Owners
 from obhut.auditlog.capture.write import Batch, Server, Writer
@@ -69,6 +69,7 @@ def follow(settings: Settings, database: str, clock: Clock, stop: Callable[[], b
     Raises:
         NotEnabledError: capture is not on.
         CaptureBusyError: another process reads the slot.
+        ServerUnsuitableError: the server that the database was restored to cannot decode.
         DataMapError: the map does not fit the database; nothing is lost, the server keeps the WAL.
         DatabaseError: a connection is lost.
     """
@@ -151,10 +152,13 @@ class _Follower:
             return
         if slot is None or slot.lost:
             # The reason is durable before the slot is made anew: afterwards nothing tells that it was ever gone.
+            there = self._there.server()
+            for obstacle in plan.incapable(there):
+                raise ServerUnsuitableError(obstacle.fact, obstacle.todo)
             state.change(recorded.database, pending=missed.reason)
             reach("audit-follow.gap-pending")
             self._there.drop_slot(recorded.slot)
-            self._there.create_slot(recorded.slot, failover=self._there.server().failover)
+            self._there.create_slot(recorded.slot, failover=there.failover)
             reach("audit-follow.slot-made")
             slot = self._there.slot(recorded.slot)
         start = slot.confirmed if slot else 0
@@ -162,8 +166,11 @@ class _Follower:
         entry = gaps.cut_off(missed, recorded.database, server, start, since, self._clock.now())
         self._append(self._for_all([entry]), entry.position)
         reach("audit-follow.gap-appended")
+        if server.system != recorded.system:
+            self._observed = {}  # oids of tables on another server
         state.change(
             recorded.database, pending="", system_identifier=server.system, timeline=server.timeline, acknowledged=start,
+            observed=self._observed,
         )  # fmt: skip
         self._acknowledged = start
         self._mark = self._log.position(recorded.slot)

@@ -13,11 +13,12 @@ from obhut.datamap.graph import Graph, TableNode
 from obhut.foundation.lsn import lsn_number
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError, PermissionDeniedError
-from obhut.postgres.sql import SQL, Composable, Identifier, load, qualified, trusted
+from obhut.postgres.sql import SQL, Composable, Identifier, Literal, load, qualified, trusted
 
 PUBLICATION: Final = "obhut_audit"
 # The same from PostgreSQL 14 to 18; binary values and streaming of open transactions are not asked for.
 OPTIONS: Final = (("proto_version", "1"), ("publication_names", PUBLICATION), ("messages", "true"))
+_CLOSED: Final = "Obhut took EXECUTE on pg_logical_emit_message from everybody."  # noted where it can be looked up
 _SQL: Final = load("obhut.auditlog.capture", "statements")
 _MEMBERS_SINCE: Final = 150_000  # PostgreSQL 15: row filters and column lists
 _GENERATED_SINCE: Final = 180_000
@@ -94,6 +95,7 @@ class Place:
         try:
             with self.session.transaction():
                 for (function,) in self.session.rows(_SQL["forgeable"]):
+                    self.session.execute(SQL("COMMENT ON FUNCTION obhut.known() IS {}").format(Literal(_CLOSED)))
                     named = trusted(function)
                     self.session.execute(SQL("GRANT EXECUTE ON FUNCTION {} TO CURRENT_USER").format(named))
                     self.session.execute(SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(named))
@@ -138,13 +140,18 @@ class Place:
         """Drop the slot if it is there."""
         self.session.execute(_SQL["drop_slot"], (name,))
 
-    def remove(self, graph: Graph) -> None:
-        """Take away everything that Obhut has added, and give tables back the identity by their primary key."""
-        for node in graph.tables.values():
-            for leaf in {node.table.oid, *(leaf.oid for leaf in graph.catalogue.leaves(node.table.oid))}:
-                table = graph.catalogue.tables[leaf]
-                self.session.execute(SQL("ALTER TABLE {} REPLICA IDENTITY DEFAULT").format(qualified(table.schema, table.name)))
+    def remove(self) -> None:
+        """Take away everything that Obhut has added; give tables their own identity back, and everybody the right to write messages.
+
+        Raises:
+            LockTimeoutError: a table is in use; run it again.
+        """
+        for (oid,) in self.session.rows(_SQL["watched"]):
+            self.session.execute("SELECT obhut.unwatch(%s::oid)", (oid,))
         with self.session.transaction():
+            if self.session.value(_SQL["closed"], (_CLOSED,)):
+                for (function,) in self.session.rows(_SQL["messages"]):
+                    self.session.execute(SQL("GRANT EXECUTE ON FUNCTION {} TO PUBLIC").format(trusted(function)))
             for name in ("obhut_on_rewrite", "obhut_on_ddl", "obhut_on_drop"):
                 self.session.execute(SQL("DROP EVENT TRIGGER IF EXISTS {}").format(Identifier(name)))
             self.session.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(Identifier(PUBLICATION)))

@@ -104,12 +104,17 @@ class TableGap:
     reason: str
 
 
-def obstacles(server: Server, *, unlimited_accepted: bool) -> Iterator[Obstacle]:
-    """Yield why a server's changes cannot be captured, or not safely."""
+def incapable(server: Server) -> Iterator[Obstacle]:
+    """Yield why a server cannot decode at all."""
     if server.standby:
         yield Obstacle("the server is a standby", "Name the primary in the database URL.")
     if server.wal_level != _LOGICAL:
         yield Obstacle(f"wal_level of the server is {server.wal_level}", "Set wal_level to logical and restart the server.")
+
+
+def obstacles(server: Server, *, unlimited_accepted: bool) -> Iterator[Obstacle]:
+    """Yield why a server's changes cannot be captured, or not safely."""
+    yield from incapable(server)
     if server.free_slots < 1:
         yield Obstacle("the server has no replication slot left", "Raise max_replication_slots and restart the server.")
     if server.slot_limit == UNLIMITED and not unlimited_accepted:
@@ -149,16 +154,17 @@ def missed(before: Standing, now: Standing, history: Sequence[tuple[int, int]], 
     """
     if now.system != before.system:
         return Missed("system", {"before": before.system})
-    if slot is None:
-        return Missed("slot-lost", {"cause": "dropped"})
-    if slot.lost:
-        return Missed("slot-lost", {"cause": "limit"})
+    forked: dict[str, str | int] = {}
     if now.timeline != before.timeline:
         fork = next((end for timeline, end in history if timeline == before.timeline), 0)
         # What was logged beyond the fork happened on a server that is no longer the one that counts.
-        return Missed("timeline", {"before": before.timeline, "beyond_fork": "yes" if before.acknowledged > fork else "no"})
+        forked = {"before": before.timeline, "beyond_fork": "yes" if before.acknowledged > fork else "no"}
+    if slot is None or slot.lost:
+        return Missed("slot-lost", {"cause": "dropped" if slot is None else "limit", **forked})
     if pending:
-        return Missed(pending, {})
+        return Missed(pending, forked)
+    if forked:
+        return Missed("timeline", forked)
     if slot.confirmed > before.acknowledged:
         return Missed("slot-moved", {"bytes": slot.confirmed - before.acknowledged})
     return None

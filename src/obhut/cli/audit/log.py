@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from obhut.auditlog import acts, entries, reading, recover, retain, vectors, witness
 from obhut.auditlog import log as logs
+from obhut.auditlog.disclosure import disclosed
 from obhut.auditlog.entries import Kind
 from obhut.auditlog.export import Contents, Exporter
 from obhut.auditlog.people import key_ids
@@ -29,9 +30,9 @@ from obhut.cli.context import Context, context
 from obhut.cli.controllers import key_values, moment, opened
 from obhut.cli.exits import UsageError
 from obhut.cli.phases import Database
-from obhut.controllers import gate, register
+from obhut.controllers import register
 from obhut.controllers.records import ControllerRecord
-from obhut.controllers.vocabulary import Action, SubjectRef
+from obhut.controllers.vocabulary import SubjectRef
 from obhut.foundation.durations import parse_duration
 from obhut.keystore import open_keystore
 from obhut.keystore.subjects import Keyring
@@ -83,14 +84,8 @@ def _keys(place: _Place, subject: SubjectRef | None, *, wanted: bool, what: str)
     if not wanted:
         yield None
         return
-    record, here = place.record, place.here
-    permission = gate.permit(
-        Action.EXPORT, controller_id=record.id, database=record.database, subject=subject, actor=here.actor, clock=here.clock
-    )
-    # Noted before anything is shown: a crash can only say that more was shown than was.
-    detail = {"actor": str(here.actor), "instruction": permission.instruction_id}
-    acts.note(place.session, controller=record.id, database=record.database, name=f"disclosure.{what}", detail=detail, clock=here.clock)
-    with Keyring(here.settings, clock=here.clock) as keyring:
+    here = place.here
+    with disclosed(here.settings, place.session, place.record, what, here.actor, here.clock, subject=subject) as keyring:
         yield keyring
 
 

@@ -29,7 +29,8 @@ SELECT i, CASE WHEN i % 100 < 40 THEN 1 WHEN i % 100 < 65 THEN 2 WHEN i % 100 < 
        lower(translate(s.first || '.' || s.last, 'äöüéçğışńłÖÜÇŞ ', 'aouecgisnlouccs-')) || '.' || i || (ARRAY['@example.com', '@example.org', '@example.net', '@mail.example'])[1 + i % 4],
        CASE WHEN i % 3 > 0 THEN (ARRAY['+49 30 23125 ', '+49 69 90009 ', '+49 40 66969 ', '+49 89 99998 '])[1 + i % 4] || lpad((i % 1000)::text, 3, '0') END,
        date '1950-01-01' + i * 7 % 20000, (ARRAY['de-DE', 'de-DE', 'de-AT', 'en-GB', 'tr-TR'])[1 + i % 5], i % 11 > 0,
-       jsonb_build_object('reminders', i % 2 = 0, 'nickname', s.first || i % 100), s.created, s.created + i * 13 % 400 * interval '1 day', s.created
+       jsonb_build_object('reminders', i % 2 = 0, 'nickname', s.first || i % 100), s.created,
+       CASE WHEN i % 100 < 95 THEN now() - i % 30 * interval '1 day' ELSE s.created + i * 13 % 400 * interval '1 day' END, s.created
 FROM (SELECT i, timestamptz '2025-01-01' + i * interval '9 minutes' AS created, n.firsts[1 + i * 7 % cardinality(n.firsts)] AS first,
              n.lasts[1 + (i / 64 + i * 3) % cardinality(n.lasts)] AS last
       FROM generate_series(1, 60000) AS i, (SELECT

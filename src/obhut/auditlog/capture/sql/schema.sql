@@ -1,4 +1,4 @@
--- Everything that Obhut adds to a protected database: one schema with four functions, no table. Run as a whole; running it again changes nothing.
+-- Everything that Obhut adds to a protected database: one schema with five functions, no table. Run as a whole; running it again changes nothing.
 --
 -- Messages go into the WAL with the transaction and vanish with it, also when a savepoint is rolled back. Nothing is kept in the session
 -- beyond the transaction, so a pooler in transaction mode is fine.
@@ -38,10 +38,9 @@ REVOKE ALL ON FUNCTION obhut.before_change() FROM PUBLIC;
 -- Makes a table tell its old values and its session: called for each captured table, and for each of their partitions.
 CREATE OR REPLACE FUNCTION obhut.watch(relation oid, whole_rows boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+  before text;
 BEGIN
-  IF whole_rows AND (SELECT relreplident <> 'f' FROM pg_class WHERE oid = relation) THEN
-    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', relation::regclass);
-  END IF;
   IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation AND tgname = 'obhut_before_change') THEN
     EXECUTE format($sql$CREATE TRIGGER obhut_before_change BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT
                    WHEN (coalesce(current_setting('obhut.known', true), '') = '') EXECUTE FUNCTION obhut.before_change()$sql$, relation::regclass);
@@ -49,5 +48,27 @@ BEGIN
   IF (SELECT tgenabled <> 'A' FROM pg_trigger WHERE tgrelid = relation AND tgname = 'obhut_before_change') THEN
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER obhut_before_change', relation::regclass);
   END IF;
+  IF whole_rows AND (SELECT relreplident <> 'f' FROM pg_class WHERE oid = relation) THEN
+    -- The table's own identity is noted on the trigger, in the same transaction: it travels with backups, and obhut.unwatch gives it back.
+    SELECT CASE c.relreplident WHEN 'n' THEN 'NOTHING' WHEN 'i' THEN coalesce('INDEX ' || i.relname, 'DEFAULT') ELSE 'DEFAULT' END INTO before
+    FROM pg_class c LEFT JOIN (pg_index x JOIN pg_class i ON i.oid = x.indexrelid) ON x.indrelid = c.oid AND x.indisreplident WHERE c.oid = relation;
+    EXECUTE format('COMMENT ON TRIGGER obhut_before_change ON %s IS %L', relation::regclass, 'Obhut: audit log. Replica identity before: ' || before);
+    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', relation::regclass);
+  END IF;
 END $function$;
 REVOKE ALL ON FUNCTION obhut.watch(oid, boolean) FROM PUBLIC;
+
+-- Gives a table back the identity that obhut.watch has noted; one whose index is gone gets its primary key. A table that had FULL keeps it.
+CREATE OR REPLACE FUNCTION obhut.unwatch(relation oid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+  before text := (SELECT substring(obj_description(oid, 'pg_trigger') FROM 'Replica identity before: (.*)$') FROM pg_trigger
+                  WHERE tgrelid = relation AND tgname = 'obhut_before_change');
+BEGIN
+  IF before LIKE 'INDEX %' AND EXISTS (SELECT FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = relation AND i.relname = substr(before, 7)) THEN
+    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I', relation::regclass, substr(before, 7));
+  ELSIF before IS NOT NULL THEN
+    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY %s', relation::regclass, CASE before WHEN 'NOTHING' THEN 'NOTHING' ELSE 'DEFAULT' END);
+  END IF;
+END $function$;
+REVOKE ALL ON FUNCTION obhut.unwatch(oid) FROM PUBLIC;

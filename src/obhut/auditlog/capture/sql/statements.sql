@@ -9,6 +9,28 @@ SELECT current_setting('wal_level'), pg_is_in_recovery(), current_setting('serve
 SELECT p.oid::regprocedure::text FROM pg_proc p
 WHERE p.proname = 'pg_logical_emit_message' AND p.pronamespace = 'pg_catalog'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
 
+-- messages: overloads of that function
+SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.proname = 'pg_logical_emit_message' AND p.pronamespace = 'pg_catalog'::regnamespace
+
+-- closed: whether it was Obhut who took the right to it from everybody
+SELECT obj_description(to_regprocedure('obhut.known()'), 'pg_proc') = %s
+
+-- watched: tables that Obhut watches, also those that the map no longer names
+SELECT tgrelid::bigint FROM pg_trigger WHERE tgname = 'obhut_before_change' AND tgfoid = to_regprocedure('obhut.before_change()')
+
+-- identities: tables whose replica identity Obhut has changed, with the one before
+SELECT n.nspname::text, c.relname::text, substring(obj_description(g.oid, 'pg_trigger') FROM 'Replica identity before: (.*)$')
+FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE g.tgname = 'obhut_before_change' AND g.tgfoid = to_regprocedure('obhut.before_change()')
+  AND obj_description(g.oid, 'pg_trigger') LIKE '%%Replica identity before: %%'
+
+-- has_table: whether there is a table of a name
+SELECT true FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+
+-- identity_index: whether a table has an index of a name
+SELECT true FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND i.relname = %s
+
 -- publication: how the publication is made
 SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = %s
 
