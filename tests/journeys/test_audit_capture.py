@@ -66,7 +66,9 @@ before: dict[str, str] = {}  # replica identities before capture
 def identities(url: str) -> dict[str, str]:
     """Return the replica identity of every table: d, n, f or i."""
     with Session.connect(url) as session:
-        query = "SELECT relname::text, relreplident::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+        query = (
+            "SELECT relname::text, relreplident::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+        )
         return dict(session.rows(query))
 
 
@@ -231,7 +233,9 @@ def test_copy_for_tests_carries_nothing_of_it(clinic: Installation) -> None:
     copy = clinic.obhut("clone", "run")
     with Session.connect(copy["url"]) as session:
         assert session.row(LEFT) == (0, 0, 0, 0, 0)
-        assert session.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'obhut'::regnamespace AND relname <> 'copy'") == 1  # its key
+        assert (
+            session.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'obhut'::regnamespace AND relname <> 'copy'") == 1
+        )  # its key
     assert identities(copy["url"]).items() >= {"invoice": "i", "event": "n", "letter": "f", "patient": "d"}.items()
     clinic.obhut("clone", "verify", copy["run"])
 

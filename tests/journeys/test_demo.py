@@ -72,6 +72,17 @@ def test_whole_story(folder: Path) -> None:
     assert re.search(r"✔ [1-9]\d* people anonymised, tombstoned", said)
     assert re.search(r"✔ [1-9][\d,]* participants in the copy, not one address of a real one", said)
     assert "0 broken" in said
+    log, _, erased = said.partition("And in the log?")
+    assert re.search(r"participants +update +account-17 .*bookings +update +psql .*sessions +delete +kursblick-nightly", log)
+    assert "needs a chair with arms" in log
+    assert "needs a chair with arms" not in erased
+    assert re.search(r"sessions +delete +kursblick-nightly +erased +erased", erased)
+    assert "says itself that there was a gap: 1 entry" in said
+    assert re.search(r" log +kept ", said)
+    bundle = subprocess.run(
+        [*_line()[:3], "audit", "verify", folder / "log-for-the-controller"], env=_environment(), capture_output=True, check=False
+    )
+    assert bundle.returncode == 0, bundle.stderr
     assert "\x1b" not in played.stdout  # plain text where nobody watches
     assert str(folder) in said
     assert _running_in(folder) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from io import TextIOWrapper
@@ -15,6 +16,7 @@ from obhut.cli.context import context
 from obhut.demo import folder as folders
 from obhut.demo.stage import WIDTH, Stage
 from obhut.demo.story import play
+from obhut.foundation import redaction
 
 app = App(name="demo")
 
@@ -33,6 +35,7 @@ def demo(
     at every start, and only if an earlier demo has made it.
     """
     here = context()
+    redaction.configure(json=here.output.as_json, level=logging.ERROR)  # the story tells by itself what is only worth a warning
     place = (folder or folders.default_folder()).absolute()
     watched = sys.stdout.isatty() and not os.environ.get("CI") and not here.output.as_json
     stage = Stage(_console(watched=watched), live=watched)

@@ -39,7 +39,7 @@ _CLAIM = "SELECT obhut.context('account-17', 'moved, called us', 'req-5')"
 _BY_APPLICATION = "UPDATE participants SET locale = 'de-CH', phone = '+49 30 23125 999' WHERE id = %s"
 _BY_HAND = "UPDATE bookings SET note = 'needs a chair with arms' WHERE id = (SELECT min(id) FROM bookings WHERE participant_id = %s)"
 _BY_JOB = "DELETE FROM sessions WHERE participant_id = %s"
-_SHOWN = ("phone", "note", "token", "locale")  # columns of the table in the story: no name, no address
+_SHOWN = ("phone", "locale", "note", "user_agent")  # columns of the table in the story: no name, no address
 _LINES = 3  # of the table
 _LOOKS = 1_000  # entries
 
@@ -135,7 +135,7 @@ def _show(scene: Scene) -> set[PartState]:
 
 def _row(found: Found, parts: Sequence[Opened]) -> tuple[object, ...]:
     row = next((part for part in parts if part.part == "row"), None)
-    claim = next((json.loads(part.plaintext) for part in parts if part.part == "actor" and part.plaintext), {})
+    claim: dict[str, str] = next((json.loads(part.plaintext) for part in parts if part.part == "actor" and part.plaintext), {})
     fact = found.entry.fact
     by = claim.get("actor") or (fact.application if fact else "–")
     return (found.entry.table.removeprefix("public."), found.entry.operation, by, *_values(row))
@@ -166,7 +166,7 @@ def _hand_over(scene: Scene) -> None:
         step.done("Every entry is in the signed tree; {sealed} sealed values", sealed=report.sealed)
     if report.entries != contents or report.controller != record.id or report.disclosed:
         raise DemoFailedError("the exported log does not verify", 'See "obhut audit verify".')
-    stage.verdict("The log proves what happened, and nobody can read in it what participant {key} was", good=True, key=PERSON)
+    stage.verdict("The log proves what happened, and nobody can read in it who participant {key} was", good=True, key=PERSON)
 
 
 def _export(scene: Scene, bundle: Path) -> int:

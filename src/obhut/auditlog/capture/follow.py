@@ -175,7 +175,7 @@ class _Follower:
         self._acknowledged = start
         self._mark = self._log.position(recorded.slot)
         self._count(0, 1, 0)
-        _log.warning("audit.gap", database=recorded.database, reason=missed.reason)
+        _log.warning("audit.gap", database=recorded.database, code=missed.reason)
 
     def target(self) -> int:
         """Return a position behind all that is committed; a heartbeat makes sure that the stream passes it."""
@@ -318,6 +318,7 @@ class _Follower:
         self._writer = self._new_writer(self._writer.roots)
 
     def _look_after(self, stream: Stream, now: float) -> None:
+        self._keyring.keys({})  # an erasure waits until every holder of keys has forgotten them; one that is idle says so here
         if now >= self._beat_due:
             self._there.heartbeat()
             self._beat_due = now + _BEAT
