@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +17,13 @@ from support.clinic import installed_clinic
 from support.commands import SOURCE
 from support.installation import Installation, programs
 
+from obhut.auditlog.entries import Sealed
 from obhut.client import acting, say
+from obhut.foundation.errors import ObhutError
+from obhut.foundation.settings import load
+from obhut.keystore.errors import KeyTableRolledBackError
+from obhut.keystore.sealing import Key
+from obhut.keystore.subjects import Keyring
 from obhut.postgres.connections import Session
 
 pytestmark = [pytest.mark.journey, pytest.mark.postgres]
@@ -23,6 +31,7 @@ LEFT = """
 SELECT (SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE nspname = 'obhut'), (SELECT count(*) FROM pg_replication_slots),
   (SELECT count(*) FROM pg_publication), (SELECT count(*) FROM pg_event_trigger), (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'obhut%')
 """  # what capture has left in a database
+STRANGER = Path(__file__).parents[1] / "stranger" / "audit_bundle.py"
 UNTIL = ("audit", "start", "--until-caught-up")
 
 # A Django application with the middleware: autocommit, a block, a savepoint that is rolled back, and two people after one another.
@@ -70,6 +79,68 @@ def identities(url: str) -> dict[str, str]:
             "SELECT relname::text, relreplident::text FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
         )
         return dict(session.rows(query))
+
+
+def exported(clinic: Installation, controller: str, name: str) -> Path:
+    """Return the bundle that a controller gets, with ciphertext only."""
+    folder = clinic.folder / name
+    clinic.obhut("audit", "export", controller, folder)
+    return folder
+
+
+def key_table(clinic: Installation) -> str:
+    """Return a dump of the key table and all that belongs to it, as a backup of the control database holds it."""
+    program = programs(18).path("pg_dump")
+    with clinic.control_session() as session:
+        url = clinic.control_cluster().url(session.database)
+    done = subprocess.run([program, "--data-only", "-t", "keystore_*", "-d", url], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout
+
+
+def load_key_table(clinic: Installation, dump: str) -> None:
+    """Put a dump in the place of the key table, past the triggers that refuse it."""
+    with clinic.control_session() as session:
+        url = clinic.control_cluster().url(session.database)
+        tables = ", ".join(
+            name for (name,) in session.rows("SELECT relname::text FROM pg_class WHERE relname LIKE 'keystore%' AND relkind = 'r'")
+        )
+    script = f"SET session_replication_role = replica; TRUNCATE {tables};\n{dump}"
+    psql = [programs(18).path("psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", url]
+    subprocess.run(psql, input=script, text=True, check=True, capture_output=True, timeout=60)
+
+
+def about(logs: Logs, ids: set[bytes]) -> list[tuple[Read, Sealed, dict[str, Any] | None]]:
+    """Return every sealed part under one of the keys, with what opens of it."""
+    return [
+        (read, part, value)
+        for read in logs.changes()
+        for part, value in zip(read.entry.sealed, read.values, strict=True)
+        if part.key in ids
+    ]
+
+
+def readable(clinic: Installation, ids: set[bytes]) -> set[bytes]:
+    """Return those of the keys that the installation hands out."""
+    with Keyring(load(clinic.folder / "obhut.toml")) as keyring:
+        try:
+            return {identifier for identifier, held in keyring.by_id(ids).items() if isinstance(held, Key)}
+        except KeyTableRolledBackError:
+            return set()
+
+
+def opened_directly(clinic: Installation, controller: str, ids: set[bytes]) -> list[bytes]:
+    """Unwrap keys as they stand in the key table, without asking what was destroyed."""
+    with clinic.control_session() as session, Keyring(load(clinic.folder / "obhut.toml")) as keyring:
+        found = session.rows("SELECT owner, epoch, key_id, wrapped FROM keystore_subject WHERE key_id = ANY(%s)", (list(ids),))
+        assert found and all(row[3] for row in found)
+        epochs = keyring.epochs.keys({(row[0], row[1]) for row in found})
+        return [epochs[row[0], row[1]].unwrap(bytes(row[2]), bytes(row[3])).secret for row in found]
+
+
+def stranger_verifies(clinic: Installation, controller: str, bundle: Path) -> bool:
+    """Whether the verifier that was written from the specification alone accepts a bundle."""
+    key = clinic.obhut("audit", "key", controller)["ed25519"]
+    return subprocess.run([sys.executable, "-I", str(STRANGER), str(bundle), key], check=False, capture_output=True).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -209,23 +280,45 @@ def test_schema_changes_while_capturing(clinic: Installation, logs: Logs) -> Non
 
 
 def test_erased_people_cannot_be_read(clinic: Installation, logs: Logs) -> None:
-    """After an erasure every part of the person is closed, the deletions themselves are logged without values, and the rest still opens."""
-    erased = of_patient(logs, "3")
-    assert erased
-    ids = {part.key for part in erased[-1].entry.sealed if part.part == "row"}
+    """Once a person is erased none of the entries opens: not live, not with the key table of before, not in a bundle; and every bundle verifies."""
+    north = clinic.controllers["1"]
+    known = of_patient(logs, "3")[-1]
+    ids = {part.key for part in known.entry.sealed if part.part == "row"}
+    values = base64.b64encode(next(part.data for part in known.entry.sealed if part.part == "row"))
+    before_erasure, table_before = exported(clinic, north, "before"), key_table(clinic)
+    assert any(values in path.read_bytes() for path in before_erasure.rglob("*") if path.is_file()), "the bundle holds the ciphertext"
+
     clinic.erase("patient", 3)
     clinic.obhut(*UNTIL)
-    later = [
-        (read, part, value)
-        for read in logs.changes()
-        for part, value in zip(read.entry.sealed, read.values, strict=True)
-        if part.key in ids
-    ]
-    assert len(later) > len(erased)
+    assert readable(clinic, ids) == set()
+    later = about(logs, ids)
+    assert ("change", "public.patient", "delete") in [read.brief for read, part, _ in later if part.dropped == "erased"]
     assert all(value is None for _, _, value in later)
-    dropped = [read for read, part, _ in later if part.dropped == "erased"]
-    assert ("change", "public.patient", "delete") in [read.brief for read in dropped]
     assert of_patient(logs, "4"), "another person's entries still open"
+
+    load_key_table(clinic, table_before)
+    clinic.obhut.refused("audit", "search", north, "--person", "patient", "3", "--values", code="audit-keys-rolled-back")
+    assert readable(clinic, ids) == set(), "nobody gets a key from a table that has forgotten destructions"
+    assert clinic.obhut("keys", "reconcile")["destroyed"] >= 1
+    assert readable(clinic, ids) == set()
+
+    clinic.obhut("keys", "rotate", north, "--at-once")
+    table_after = key_table(clinic)
+    load_key_table(clinic, table_before)
+    with pytest.raises(ObhutError):
+        opened_directly(clinic, north, ids)  # past every fence: the key store itself has destroyed what wrapped the keys
+    load_key_table(clinic, table_after)
+    assert of_patient(logs, "5") or of_patient(logs, "7"), "survivors were wrapped anew"
+
+    for bundle in (before_erasure, exported(clinic, north, "after")):
+        report = clinic.obhut("audit", "verify", bundle)
+        assert report["entries"] > 0
+        assert stranger_verifies(clinic, north, bundle)
+    shown = clinic.folder / "shown"
+    clinic.obhut("audit", "export", north, shown, "--values")
+    content = b"".join(path.read_bytes() for path in shown.rglob("*") if path.is_file())
+    assert b"by-hand" not in content and b"moved@mail.invalid" not in content
+    assert b"secret5" in content.lower(), "others' values are there"
 
 
 def test_copy_for_tests_carries_nothing_of_it(clinic: Installation) -> None:

@@ -15,6 +15,7 @@ from obhut.cli.audit import app
 from obhut.cli.controllers import opened
 from obhut.cli.output import size
 from obhut.cli.phases import Database
+from obhut.foundation.language import text
 from obhut.jobs import loops
 
 
@@ -90,7 +91,7 @@ def status(database: Database = None) -> None:
             ],
         )
         for finding in found.findings:
-            here.output.warn("{fact}. {todo}", fact=finding.fact, todo=finding.todo)
+            here.output.warn("{fact}. {todo}", fact=text(finding.fact), todo=text(finding.todo))
 
     here.output.result(found, show)
     critical = [finding for finding in found.findings if finding.critical]
