@@ -53,8 +53,8 @@ class Place:
         if kind != "logical" or plugin != "pgoutput" or database != self.session.database:
             raise ServerUnsuitableError(
                 f"replication slot {name} serves another database or another purpose",
-                "Was the database restored beside the one it replaces? Drop the slot there. Does another installation of Obhut use the same "
-                "server? Give its database another name in the settings.",
+                "Was the database restored beside the one it replaces? Drop the slot there. Does another installation of Obhut use the "
+                "same server? Give its database another name in the settings.",
             )
         return Slot(plugin or "", active, lsn_number(confirmed) if confirmed else 0, status or "lost", retained, behind, left)
 
