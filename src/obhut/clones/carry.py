@@ -23,7 +23,7 @@ from obhut.masking.stream import Count, Masker, stream
 from obhut.postgres.catalogue import Catalogue, Table
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier, column_list
 from obhut.restores import streams
-from obhut.restores.filter import Filter, TableFilter, inside
+from obhut.restores.filter import Filter, TableFilter
 from obhut.restores.load import Worker
 from obhut.restores.plan import Part, Range
 
@@ -101,7 +101,7 @@ def reading(table: Table, part: Part, rows: TableFilter, mask: TablePlan, versio
         elif rows.only is None:
             branches.append(SQL("SELECT {} FROM {}").format(mask.select_list(), table.relation))
         for change in rows.changes:
-            changed = inside(change.rows, span.first, span.last)
+            changed = change.rows.in_blocks(span.first, span.last)
             changed = changed if rows.only is None else changed & rows.only
             if changed:
                 branches.append(_changed(table, change, changed, mask))
@@ -111,10 +111,10 @@ def reading(table: Table, part: Part, rows: TableFilter, mask: TablePlan, versio
 
 
 def _conditions(rows: TableFilter, span: Range, version: int) -> list[Composable]:
-    excluded = inside(rows.excluded, span.first, span.last)
+    excluded = rows.excluded.in_blocks(span.first, span.last)
     if rows.only is None:
         return [*streams.between(span), *streams.without(excluded, version)]
-    wanted = inside(rows.only, span.first, span.last) - excluded
+    wanted = rows.only.in_blocks(span.first, span.last) - excluded
     return [SQL("ctid = ANY({})").format(wanted.literal())] if wanted else []
 
 

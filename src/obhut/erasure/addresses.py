@@ -67,24 +67,31 @@ class RowAddresses:
     __hash__ = None  # type: ignore[assignment]  # compared by content, never used as a key
 
     def __or__(self, other: RowAddresses) -> RowAddresses:
-        """Return the union."""
+        """Return the union; the very set where the other is empty, since every copy costs about a hundred octets a row."""
+        if not other or not self:
+            return self or other
         return RowAddresses(self._bits | other._bits)
 
     def __sub__(self, other: RowAddresses) -> RowAddresses:
         """Return the rows that are not in the other set."""
+        if not other or not self:
+            return self
         return RowAddresses(self._bits - other._bits)
 
     def __and__(self, other: RowAddresses) -> RowAddresses:
         """Return the rows that are in both sets."""
+        if not other or not self:
+            return other if self else self
         return RowAddresses(self._bits & other._bits)
 
-    def in_blocks(self, first: int, last: int) -> RowAddresses:
-        """Return the rows in blocks ``first`` (inclusive) to ``last`` (exclusive)."""
-        if not self or last <= first:
-            return RowAddresses()
+    def in_blocks(self, first: int, last: int | None) -> RowAddresses:
+        """Return the rows in blocks ``first`` (inclusive) to ``last`` (exclusive; None: to the end), in memory that grows with the rows."""
+        if not self or (first == 0 and last is None):
+            return self
         # Cut by rank: a bitmap over the whole range of blocks would take memory for every row that could be there.
-        start = self._bits.rank((first << LINE_POINTER_BITS) - 1) if first else 0
-        return RowAddresses(self._bits[start : self._bits.rank((last << LINE_POINTER_BITS) - 1)])
+        low = self._bits.rank((first << LINE_POINTER_BITS) - 1) if first else 0
+        high = self._bits.rank((last << LINE_POINTER_BITS) - 1) if last is not None else len(self._bits)
+        return RowAddresses(self._bits[low:high])
 
     def chunks(self, size: int) -> Iterator[RowAddresses]:
         """Yield the set in pieces of at most ``size`` rows, in physical order."""

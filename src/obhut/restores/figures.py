@@ -17,7 +17,7 @@ from obhut.postgres.catalogue import Catalogue, Column, Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, trusted
 from obhut.restores import pool
-from obhut.restores.filter import Filter, TableFilter, inside
+from obhut.restores.filter import Filter, TableFilter
 from obhut.restores.plan import Range
 from obhut.restores.progress import Progress
 from obhut.restores.streams import between
@@ -141,9 +141,9 @@ def sums_at_source(session: Session, table: Table, rows: TableFilter, seed: int)
 
 def _sums_in(session: Session, table: Table, rows: TableFilter, seed: int, span: Range) -> SourceSums:
     plain = row_hash(_stored(table), seed)
-    wanted: list[tuple[RowAddresses, Composable]] = [(inside(rows.deleted, span.first, span.last), plain)]
+    wanted: list[tuple[RowAddresses, Composable]] = [(rows.deleted.in_blocks(span.first, span.last), plain)]
     for change in rows.changes:
-        mine = inside(change.rows, span.first, span.last)
+        mine = change.rows.in_blocks(span.first, span.last)
         wanted += [(mine, plain), (mine, row_hash(_stored(table), seed, change.assignments))]
     sums = [SQL("count(*), coalesce(sum({}), 0)").format(plain), *(_counted_sum(some, hashed) for some, hashed in wanted)]
     bounds = between(span)

@@ -47,16 +47,6 @@ class TableFilter:
 NOTHING = TableFilter()
 
 
-def inside(rows: RowAddresses, first: int, last: int | None) -> RowAddresses:
-    """Return the rows in blocks ``first`` (inclusive) to ``last`` (exclusive; None: to the end), in memory that grows with the rows."""
-    if not rows or (first == 0 and last is None):
-        return rows
-    bits = rows._bits
-    low = bits.rank((first << 16) - 1) if first else 0
-    high = bits.rank((last << 16) - 1) if last is not None else len(bits)
-    return RowAddresses(bits[low:high])
-
-
 @dataclass(frozen=True)
 class Filter:
     """The effect of the whole list, by oid of the leaf table, with the run-time parameters that the expressions read."""

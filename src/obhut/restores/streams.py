@@ -27,7 +27,7 @@ from obhut.postgres.connections import Session
 from obhut.postgres.programs import environment
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier, Literal, column_list, qualified, trusted
 from obhut.restores.errors import StreamError
-from obhut.restores.filter import TableFilter, inside
+from obhut.restores.filter import TableFilter
 from obhut.restores.plan import Part, Range
 
 RECORDS = "obhut_restore"
@@ -73,11 +73,11 @@ def reading(table: Table, part: Part, rows: TableFilter, version: int, columns: 
     """
     branches: list[Composable] = []
     for span in part.ranges:
-        excluded = inside(rows.excluded, span.first, span.last)
+        excluded = rows.excluded.in_blocks(span.first, span.last)
         where = [*between(span), *without(excluded, version)]
         branches.append(_select(table, column_list(columns), where))
         for change in rows.changes:
-            changed = inside(change.rows, span.first, span.last)
+            changed = change.rows.in_blocks(span.first, span.last)
             if changed:
                 values = SQL(", ").join(change.assignments.get(name, Identifier(name)) for name in columns)
                 branches.append(_select(table, values, [SQL("ctid = ANY({})").format(changed.literal())]))
