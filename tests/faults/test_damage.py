@@ -262,8 +262,9 @@ def test_damaged_erasure_list(lost: Lost) -> None:
     def check(name: str) -> None:
         result = lost.obhut.refused("erasures", "verify")
         assert result.error.startswith(("erasure-list-", "erasure-mirror-", "erasure-anchor-")) and result.status in {1, 5}, str(result)
-        plan = lost.obhut.refused("restore", "plan", "clinic", "--to", lost.point)
-        assert plan.status in {1, 3, 5}, str(plan)
+        if name in files:  # a plan verifies as the run does
+            plan = lost.obhut.refused("restore", "plan", "clinic", "--to", lost.point)
+            assert plan.status in {1, 3, 5}, str(plan)
         _refused(lost, {result.error, "restore-refused", "erasure-list-failed"})
         if name not in inside:
             erasing = lost.obhut.refused("erase", "clinic", "patient", 43, status=5)

@@ -25,9 +25,8 @@ from obhut.erasure import canary as canaries
 from obhut.erasure import ledger, reading
 from obhut.erasure.closure import resolve
 from obhut.erasure.entries import Tombstone
-from obhut.erasure.execute import execute
 from obhut.erasure.refusals import explained
-from obhut.erasure.subjects import Decisions, Found, find
+from obhut.erasure.subjects import Found, find
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
@@ -37,15 +36,29 @@ from obhut.journal.states import RunKind, RunState, StepState
 from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.clusters import Binaries, Cluster, binaries, make_directory, server_user
 from obhut.postgres.connections import Session
-from obhut.postgres.sql import SQL, Identifier, qualified
-from obhut.restores import certificate, finish, load, naming, people, plan, preflight, prove, quarantine, scan, schema, store, streams
+from obhut.restores import (
+    certificate,
+    finish,
+    late,
+    leaks,
+    load,
+    naming,
+    people,
+    plan,
+    preflight,
+    prove,
+    quarantine,
+    schema,
+    store,
+    streams,
+)
 from obhut.restores import target as targets
-from obhut.restores.errors import NotProvedError, RestoreRefusedError, RestoreStateError, SchemaLeakError
+from obhut.restores.errors import NotProvedError, RestoreRefusedError, RestoreStateError
 from obhut.restores.filter import Filter
 from obhut.restores.plan import Form, RecoveryTarget
 from obhut.restores.progress import Progress, Silent
 from obhut.restores.quarantine import Quarantine, Recovery
-from obhut.restores.schema import Entry, Section
+from obhut.restores.schema import Section
 from obhut.restores.target import Target
 
 RESTORES = "restores"
@@ -53,8 +66,6 @@ _PLACE = (
     "SELECT system_identifier::text || ':' || (SELECT oid::text FROM pg_database WHERE datname = current_database())"
     " FROM pg_control_system()"
 )
-_LATE = "late"  # recorded at the target while it may hold bytes of rows that were deleted there
-_AUTO_LEFT_OUT = {"COMMENT"}  # an entry that may go without changing what the database does
 
 
 @dataclass(frozen=True)
@@ -313,7 +324,7 @@ class Restore:
             statements = schema.roles(programs, held.url)
             names = naming.Names((entry for section in Section for entry in entries[section]), ledger.fingerprint_key())
             wanted = {naming.digest(name, ledger.fingerprint_key()) for name in self.request.left_out}
-            left_out = names.among(wanted) | self._leaks(source, graph, rows, entries, statements, names, wanted)
+            left_out = names.among(wanted) | leaks.to_leave_out(source, graph, rows, entries, statements, names, wanted)
             if not target.owned:
                 left_out |= set(schema.of_the_database(entries))  # they name the source's database, not the given one
             self.left_out = tuple(names.said(name) for name in left_out)
@@ -329,53 +340,6 @@ class Restore:
                 load.make_schema(session, loading)
             step.record(entries=sum(len(part) for part in entries.values()), left_out=len(self.left_out))
         return loading
-
-    def _leaks(
-        self, source: Session, graph: Graph, rows: Filter, entries: dict[Section, list[Entry]], statements: Sequence[str],
-        names: naming.Names, wanted: set[str],
-    ) -> set[str]:  # fmt: skip
-        """Return comments that name an erased person, to be left out; anything else that does is refused."""
-        everything = [entry for section in Section for entry in entries[section]]
-        index = scan.TextIndex(scan.schema_places(everything, statements))
-        kinds = {entry.name: entry.kind for entry in everything}
-        found: set[str] = set()
-        for values in scan.identifiers(source, graph, rows):
-            hits = index.find(values)
-            if hits:
-                suspects = [value for value in values if index.find([value])]
-                shared = self._shared(source, graph, rows, suspects)
-                alone = [value for value in suspects if value not in shared]
-                places = index.find(alone)
-                names.hide(places, alone)
-                found |= places
-        # Without its table a partition's rows would be lost: the proof would fail, and name it.
-        bad = sorted(
-            name for name in found
-            if kinds.get(name) == "TABLE" or (kinds.get(name) not in _AUTO_LEFT_OUT and names.digest(name) not in wanted)
-        )  # fmt: skip
-        if bad:
-            raise SchemaLeakError(
-                f"the schema names an erased person in {len(bad)} places, the first is {names.said(bad[0])}",
-                "A table cannot be left out: rename it at the source, and restore to a point after that."
-                if kinds.get(bad[0]) == "TABLE"
-                else f'Leave it out with --leave-out "{names.said(bad[0])}" and make it anew without the value.',
-            )
-        return found
-
-    def _shared(self, source: Session, graph: Graph, rows: Filter, values: Sequence[str]) -> set[str]:
-        """Return values that somebody who stays has too, asked in the quarantine."""
-        shared: set[str] = set()
-        for subject in graph.subjects.values():
-            for table in graph.catalogue.leaves(subject.table):
-                gone = rows.of(table.oid).excluded
-                for name in subject.identifiers:
-                    column = Identifier(name)
-                    where = SQL(" AND ctid <> ALL({})").format(gone.literal()) if gone else SQL("")
-                    query = SQL("SELECT DISTINCT lower({c}::text) FROM {t} WHERE lower({c}::text) = ANY(%s){w}").format(
-                        c=column, t=table.relation, w=where
-                    )
-                    shared.update(str(value) for (value,) in source.rows(query, (list(values),)))
-        return shared
 
     def _filter(self, source: Session, graph: Graph, size: int) -> Filter:
         """Return what the erasure list, up to a size, does to the quarantine's rows; the same at every call."""
@@ -418,7 +382,8 @@ class Restore:
         """Carry in what was erased meanwhile, prove, certify."""
         if target.cluster is not None:
             target.cluster.start(timeout=600)
-        size = self._delta(target)
+        with target.session(self.application) as session:
+            size = late.carry_out(session, self.settings, self.request.database, after=self._first_head, now=self.run.started_at)
         rows = self._filter(source, graph, size) if size != self.head else loading.rows
         self.head = size
         with target.session(self.application) as session:
@@ -457,46 +422,6 @@ class Restore:
     def _first_head(self) -> int:
         steps = {step.name: step for step in runs.list_steps(self.run.id)}
         return int(str(steps["condemn"].facts["list_size"]))
-
-    def _delta(self, target: Target) -> int:
-        """Carry out at the target what was recorded since the load's list, until the list stands still; return its size."""
-        database = self.request.database
-        applied = self._first_head
-        touched: set[str] = set()
-        unlinked = 0
-        with target.session(self.application) as session:
-            killed = _LATE in streams.finished(session)  # a killed pass deleted rows, and nobody knows any more in which tables
-            while True:
-                size = reading.head().size
-                fresh = [item for chunk in reading.open_list(database, as_of=size, after=applied) for item in chunk]
-                if not fresh:
-                    break
-                decisions = reading.resolutions(database)
-                mine = preflight.require_graph(self.settings, database, session)
-
-                def looked_up(mine: Graph = mine, fresh: list[Tombstone] = fresh, decisions: Decisions = decisions) -> Found:
-                    return find(session, mine, [fresh], ledger.fingerprint_key(), self.run.started_at, decisions)
-
-                if _LATE not in streams.finished(session):
-                    streams.record(session, _LATE)
-                with explained():
-                    done = execute(session, mine, looked_up)
-                unlinked += done.large_objects
-                touched |= {effect.table.full_name for effect in done.effects.tables.values() if effect.deleted or effect.changes}
-                applied = size
-            for name in sorted(touched):
-                table = read_catalogue(session).find(name)
-                if table is not None:
-                    # A deleted row's bytes stay in its page until the table is written anew.
-                    session.execute(SQL("VACUUM (FULL, ANALYZE) {}").format(qualified(table.schema, table.name)))
-            if unlinked and not killed:
-                session.execute("VACUUM (FULL) pg_catalog.pg_largeobject")
-            if killed:
-                session.execute("VACUUM (FULL, ANALYZE)")
-            if touched or killed:
-                finish.refresh_again(session)
-            streams.forget(session, _LATE)
-        return size if applied != self._first_head else self._first_head
 
     def _prove(self, source: Session, held: Quarantine, graph: Graph, target: Target, rows: Filter, step: StepHandle) -> None:
         scratch = self._scratch()

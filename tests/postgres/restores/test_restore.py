@@ -21,7 +21,7 @@ from obhut.postgres.connections import Session
 from obhut.postgres.errors import UnreachableError
 from obhut.promises import examine
 from obhut.promises.model import State
-from obhut.restores import opening, run, side, store
+from obhut.restores import late, opening, run, side, store
 from obhut.restores import verify as verification
 from obhut.restores.errors import NotProvedError, QuarantineError, RestoreStateError, SchemaLeakError, TargetNotEmptyError
 from obhut.restores.plan import parse_target
@@ -300,15 +300,14 @@ def _interrupt(*_arguments) -> None:
 
 def test_a_row_left_behind_fails_the_proof(story, monkeypatch) -> None:
     """A row that slips through after the load makes the proof fail and keeps the database closed."""
-    true_delta = run.Restore._delta
+    truly = late.carry_out
 
-    def with_a_row(self, target):
-        with target.session("tamper") as session:
-            session.execute("INSERT INTO team VALUES (99, '{7}')")
-            session.execute("UPDATE booking SET title = 'not anonymised' WHERE id = (SELECT min(id) FROM booking WHERE person_id = 8)")
-        return true_delta(self, target)
+    def with_a_row(target, *arguments, **options):
+        target.execute("INSERT INTO team VALUES (99, '{7}')")
+        target.execute("UPDATE booking SET title = 'not anonymised' WHERE id = (SELECT min(id) FROM booking WHERE person_id = 8)")
+        return truly(target, *arguments, **options)
 
-    monkeypatch.setattr(run.Restore, "_delta", with_a_row)
+    monkeypatch.setattr(late, "carry_out", with_a_row)
     with pytest.raises(NotProvedError) as failed:
         restore(story, story.lsn)
     assert "figures" in str(failed.value)
