@@ -120,7 +120,7 @@ def change(
         database=database,
         table=table,
         operation=operation,
-        subjects=tuple(sorted({part.key for part in sealed})),
+        subjects=(sealed[0].key,) if len(sealed) == 1 else tuple(sorted({part.key for part in sealed})),
         fact=fact,
         capture=capture,
         sealed=tuple(sealed),

@@ -42,8 +42,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _COPY: Final = SQL("COPY {} (period, log, seq, at, topic, subject) FROM STDIN (FORMAT binary)")
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"
 _TRAILER: Final = b"\xff\xff"
-_ROW: Final = Struct(">hiiiiiqiqiii16s")  # six columns: period, log, seq, at, topic, subject; each after its length
-_ROW_NOBODY: Final = Struct(">hiiiiiqiqiii")
+_ROW_BEGUN: Final = Struct(">hiiii")  # six columns: period and log, each after its length
+_ROW: Final = Struct(">iqiqiii16s")  # seq, at, topic, subject
+_ROW_NOBODY: Final = Struct(">iqiqiii")
 _CONTROLLER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")  # becomes a directory
 _KNOWN_LOGS: Final = 2_048  # logs whose edge is kept in memory, 8 to 24 KB each
 
@@ -237,13 +238,13 @@ class Log:
         """Write tiles and blobs of new entries; nothing of it counts before the commit."""
         files = LogFiles.of(self._store, head.controller, head.period)
         encode = entry_codec.encode
-        octets: list[bytes] = []
-        for entry in entries:
-            if any(len(part.data) > entry_codec.MAX_INLINE for part in entry.sealed):
-                entry, blobs = entry_codec.blobs_apart(entry)  # noqa: PLW2901 - the same entry
+        octets = [encode(entry) for entry in entries]
+        for place, encoded in enumerate(octets):
+            if len(encoded) > entry_codec.MAX_INLINE:  # else no ciphertext in it is longer
+                entry, blobs = entry_codec.blobs_apart(entries[place])
                 for name, content in blobs.items():
                     self._store.put(files.blob(name), content)
-            octets.append(encode(entry))
+                octets[place] = encode(entry)
         if max(map(len, octets)) > tiles.MAX_ENTRY:
             raise EntryRefusedError(f"an entry takes {tiles.MAX_ENTRY} octets at the most", "Too many sealed parts in one entry.")
         start = head.edge.size
@@ -303,18 +304,23 @@ class Log:
 
     def _rows(self, head: _Head, found: Sequence[Entry], start: int) -> bytes:
         """Return the index rows of entries in the binary format of COPY."""
-        month, log = head.month, head.id
         pack, pack_nobody = _ROW.pack, _ROW_NOBODY.pack
+        begun = _ROW_BEGUN.pack(6, 4, head.month, 4, head.id)
         pieces: list[bytes] = []
         known = self._topics
+        moment, at = None, 0  # many entries are of one transaction
         for seq, entry in enumerate(found, start):
             key = (entry.database, entry.table, entry.kind, entry.operation)
             topic = known.get(key) or self._topic(key)
-            at = (entry.at - _EPOCH) // _MICROSECOND
+            if entry.at is not moment:
+                moment = entry.at
+                at = (moment - _EPOCH) // _MICROSECOND
             if entry.subjects:
-                pieces += [pack(6, 4, month, 4, log, 8, seq, 8, at, 4, topic, 16, subject) for subject in entry.subjects]
+                for subject in entry.subjects:
+                    pieces.append(begun)
+                    pieces.append(pack(8, seq, 8, at, 4, topic, 16, subject))
             else:
-                pieces.append(pack_nobody(6, 4, month, 4, log, 8, seq, 8, at, 4, topic, -1))
+                pieces.append(begun + pack_nobody(8, seq, 8, at, 4, topic, -1))
         return b"".join(pieces)
 
     def _topic(self, key: tuple[str, str, str, str]) -> int:

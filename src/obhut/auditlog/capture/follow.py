@@ -19,7 +19,7 @@ import structlog
 
 from obhut.auditlog.capture import enable, gaps, place, plan, state
 from obhut.auditlog.capture.errors import CaptureBusyError, ServerUnsuitableError
-from obhut.auditlog.capture.intake import Emptied, Event, Intake, Item, Row
+from obhut.auditlog.capture.intake import Event, Intake, Item, Row
 from obhut.auditlog.capture.owners import Key, Owners
 from obhut.auditlog.capture.write import Batch, Server, Writer
 from obhut.auditlog.entries import Entry, Position
@@ -36,13 +36,13 @@ from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError
 from obhut.postgres.replication import Polled, Replication, Stream, Streamed
 
-BATCH: Final = 5_000  # changes that are appended together
+BATCH: Final = 5_000
 _AGE: Final = 0.5  # seconds that a change waits for others
 _WAIT: Final = 0.2
 _LOOK: Final = 60.0  # seconds between two looks at the catalogue
 _BEAT: Final = 20.0
 _IDLE: Final = 10.0  # seconds between two acknowledgements when nothing changes
-_GARBAGE: Final = 50_000  # objects between two collections of garbage
+_GARBAGE: Final = 50_000
 _IN_USE: Final = "55006"
 _log = structlog.get_logger("obhut.audit")
 
@@ -119,6 +119,7 @@ class _Follower:
         self._since = 0.0  # when the oldest item was read
         self._stale = False  # the catalogue has changed
         self._mark = log.position(recorded.slot)
+        self._past = False  # the mark is behind
         self._observed = dict(recorded.observed)
         self._looked_at: datetime | None = recorded.heard_at or recorded.enabled_at
         self._look_due = self._beat_due = self._idle_due = 0.0
@@ -213,8 +214,9 @@ class _Follower:
 
     def _flush(self, stream: Stream) -> None:
         items, self._items = self._items, []
-        items = [item for item in items if not self._known(item)]
-        if self._stale or any(isinstance(item, Event) for item in items):
+        items = self._news(items)
+        told = any(type(item) is Event for item in items)
+        if self._stale or told:
             self._refresh()
         batch, count = self._batch(items)
         reach("audit-follow.sealed")
@@ -236,7 +238,7 @@ class _Follower:
             self._acknowledged = settled
         self._count(batch.changes, count, sum(batch.unassigned.values()))
         reach("audit-follow.acknowledged")
-        if any(isinstance(item, Event) for item in items):
+        if told:
             self._look()
 
     def _settled(self) -> int | None:
@@ -245,6 +247,14 @@ class _Follower:
 
     def _upto(self) -> Position | None:
         return self._server.at(*self._intake.last) if self._intake.last else None
+
+    def _news(self, items: list[Item]) -> list[Item]:
+        """Return the items behind the mark. Positions ascend: once one was behind it, all that follow are."""
+        if self._past:
+            return items
+        known = next((number for number, item in enumerate(items) if not self._known(item)), len(items))
+        self._past = known < len(items)
+        return items[known:]
 
     def _known(self, item: Item) -> bool:
         """Whether an item is in the logs already: sent again after a kill."""
@@ -257,14 +267,13 @@ class _Follower:
 
     def _batch(self, items: Sequence[Item]) -> tuple[Batch, int]:
         """Return the entries of items, in their order, and how many gaps are among them."""
-        made, count, rows = Batch(), 0, []
+        made, count = Batch(), 0
+        rows: list[Row] = []
         for item in items:
             if isinstance(item, Row):
                 rows.append(item)
                 continue
-            found = list(
-                gaps.emptied(item, self._writer, self._server) if isinstance(item, Emptied) else gaps.told(item, self._writer, self._server)
-            )
+            found = list(gaps.of(item, self._writer, self._server))
             if found:
                 self._add(made, rows)
                 rows = []

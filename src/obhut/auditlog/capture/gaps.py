@@ -19,6 +19,11 @@ _SHORT: Final = frozenset("ndi")  # identities that keep less than the whole row
 _DROPS: Final = {"table": "dropped", "table column": "column-dropped"}
 
 
+def of(item: Emptied | Event, writer: Writer, server: Server) -> Iterator[Entry]:
+    """Return what something in the stream that is no row hides."""
+    return emptied(item, writer, server) if isinstance(item, Emptied) else told(item, writer, server)
+
+
 def emptied(item: Emptied, writer: Writer, server: Server) -> Iterator[Entry]:
     """Yield an entry for each captured table that a TRUNCATE has emptied: nobody can say whose rows they were."""
     for number, relation in enumerate(item.truncated.relations):

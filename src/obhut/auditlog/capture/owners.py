@@ -71,12 +71,34 @@ class Owners:
             self._needed[table] = tuple(dict.fromkeys(self._columns(table)))
         return self._needed[table]
 
-    def resolve(self, rows: Sequence[tuple[int, Record]]) -> list[tuple[Claim, ...] | None]:
-        """Return the people of each row (table, record), in the order of the stream; None where that cannot be told.
+    def named(self, table: int) -> bool:
+        """Whether rows of other tables may lead to their people through a row of this one, or the other way round."""
+        return table in self._parents or table in self._children
+
+    def alone(self, table: int) -> bool:
+        """Whether a row of a table names its people by its own values, so that no other row is ever looked for."""
+        node = self._graph.tables.get(table)
+        return bool(self._subjects.get(table)) and table not in self._shared and not (node and node.links) and all(
+            not subject.controller_path or self._ends(subject.controller_path[0]) for subject in self._subjects[table]
+        )  # fmt: skip
+
+    def claims(self, table: int, record: Record) -> tuple[Claim, ...] | None:
+        """Return the people of a row that names them itself (see :meth:`alone`); None where a value is missing."""
+        try:
+            return self._claims(table, record, 0)
+        except _Missing:
+            return None
+
+    def resolve(self, rows: Sequence[tuple[int, Record]], shown: Sequence[tuple[int, Record]]) -> list[tuple[Claim, ...] | None]:
+        """Return the people of each row (table, record); None where that cannot be told.
 
         A row without any person (all its links are null) has no claims: the empty tuple.
+
+        Args:
+            rows: whose people are asked for.
+            shown: all rows of :meth:`named` tables, in the order of the stream.
         """
-        self._begin(rows)
+        self._begin(shown)
         results: list[tuple[Claim, ...] | None] = [None] * len(rows)
         pending = list(range(len(rows)))
         for _ in range(_DEPTH):
@@ -95,7 +117,7 @@ class Owners:
 
     # -- what the stream shows ------------------------------------------------------------------------------------------------
 
-    def _begin(self, rows: Sequence[tuple[int, Record]]) -> None:
+    def _begin(self, shown: Sequence[tuple[int, Record]]) -> None:
         self._asked.clear()
         self._asked_pointing.clear()
         self._wanted.clear()
@@ -104,9 +126,8 @@ class Owners:
             _trim(known, self._bound)
         for pointing in self._pointing.values():
             _trim(pointing, self._bound)
-        for table, record in rows:
-            if table in self._parents or table in self._children:
-                self._learn(table, record)
+        for table, record in shown:
+            self._learn(table, record)
 
     def _learn(self, table: int, record: Record) -> None:
         for columns in self._parents.get(table, ()):
@@ -150,7 +171,7 @@ class Owners:
             named = _values(record, hop.columns)
             if named is None:
                 raise _Missing
-            if hop.parent == self._graph.controller and set(self._graph.controller_key) <= set(hop.parent_columns):
+            if self._ends(hop):
                 by_name = dict(zip(hop.parent_columns, named, strict=True))
                 return tuple(by_name[name] for name in self._graph.controller_key)
             record = self._row(hop.parent, hop.parent_columns, named)
@@ -158,6 +179,10 @@ class Owners:
         if key is None:
             raise _Missing
         return key
+
+    def _ends(self, hop: Link) -> bool:
+        """Whether a row names its controller by this hop's own columns."""
+        return hop.parent == self._graph.controller and set(self._graph.controller_key) <= set(hop.parent_columns)
 
     def _through(self, link: Link, record: Record, depth: int) -> Iterator[Owner]:
         if any(value not in _readings(record.get(column)) for column, value in link.when):

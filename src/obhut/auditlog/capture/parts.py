@@ -31,8 +31,16 @@ class Images:
 
     def members(self) -> dict[str, Any]:
         """Return what is not empty, by the names of the specification."""
-        found = {"key": self.key, "old": self.old, "new": self.new, "unchanged": self.unchanged}
-        return {name: value for name, value in found.items() if value}
+        found: dict[str, Any] = {}
+        if self.key:
+            found["key"] = self.key
+        if self.old:
+            found["old"] = self.old
+        if self.new:
+            found["new"] = self.new
+        if self.unchanged:
+            found["unchanged"] = self.unchanged
+        return found
 
     def only(self, columns: Iterable[str]) -> Images:
         """Return the images with these columns alone."""
@@ -54,9 +62,9 @@ def images(change: Change, key: Sequence[str]) -> Images:
         key: columns of the table's primary key.
     """
     names = change.relation.names
+    if change.old is not None and change.new is not None and not change.partial:
+        return (_whole if change.lacking else _differing)(names, key, change.old, change.new)
     if change.operation is Operation.UPDATE:
-        if change.old is not None and not change.partial:
-            return _whole(names, key, change.old, change.new or [])
         return _updated(change, names, key)
     values = change.new if change.new is not None else change.old
     found = Images()
@@ -70,8 +78,22 @@ def images(change: Change, key: Sequence[str]) -> Images:
     return found
 
 
-def _whole(names: Sequence[str], key: Sequence[str], old: Values, new: Values) -> Images:
+def _differing(names: Sequence[str], key: Sequence[str], old: Sequence[Any], new: Sequence[Any]) -> Images:
     """Return the differences of two whole rows: the usual case, and the one that has to be quick."""
+    found_key: dict[str, str | None] = {}
+    before: dict[str, str | None] = {}
+    now: dict[str, str | None] = {}
+    for name, was, value in zip(names, old, new, strict=True):
+        if name in key:
+            found_key[name] = None if was is None else was.decode("utf-8", "backslashreplace")
+        if was != value:
+            before[name] = None if was is None else was.decode("utf-8", "backslashreplace")
+            now[name] = None if value is None else value.decode("utf-8", "backslashreplace")
+    return Images(found_key, before, now, [])
+
+
+def _whole(names: Sequence[str], key: Sequence[str], old: Values, new: Values) -> Images:
+    """Return the differences of two rows of which a value was not sent."""
     found = Images()
     for name, before, now in zip(names, old, new, strict=True):
         if name in key:

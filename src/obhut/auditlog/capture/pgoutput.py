@@ -18,6 +18,8 @@ from obhut.foundation.errors import ObhutError
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _COUNT: Final = Struct(">H").unpack_from
 _LENGTH: Final = Struct(">I").unpack_from
+_VALUE: Final = Struct(">BI").unpack_from  # kind and length; behind a null that comes last there is no length
+_PADDING: Final = 4  # so many octets are read behind it then
 _BEGIN: Final = Struct(">QqI").unpack_from
 _COMMIT: Final = Struct(">BQQq").unpack_from
 _RELATION: Final = Struct(">I").unpack_from
@@ -48,6 +50,10 @@ class Operation(StrEnum):
     INSERT = "insert"
     UPDATE = "update"
     DELETE = "delete"
+
+
+# Looked up once: a member of an enumeration costs a call each time it is named.
+_INSERTED, _UPDATED, _DELETED = Operation.INSERT, Operation.UPDATE, Operation.DELETE
 
 
 class PgoutputError(ObhutError):
@@ -101,13 +107,19 @@ class Commit(msgspec.Struct, gc=False):
 
 
 class Change(msgspec.Struct, gc=False):
-    """A row was changed. ``partial`` says that ``old`` holds the key's columns alone, the others None."""
+    """A row was changed.
+
+    Attributes:
+        partial: ``old`` holds the key's columns alone, the others None.
+        lacking: a value is :data:`UNCHANGED`.
+    """
 
     relation: Relation
     operation: Operation
     old: Values | None
     new: Values | None
     partial: bool = False
+    lacking: bool = False
 
 
 class Truncated(msgspec.Struct, gc=False):
@@ -160,7 +172,7 @@ class Decoder:
     def _decode(self, data: bytes) -> Event | None:
         kind = data[0]
         if kind in _ROWS:
-            return self._change(data, kind)
+            return self._change(data + bytes(_PADDING), kind)
         if kind == _begin:
             return Begin(*_BEGIN(data, 1))
         if kind == _commit:
@@ -187,22 +199,23 @@ class Decoder:
         relation = self.relations[_RELATION(data, 1)[0]]
         marker = data[5]
         if kind == _insert:
-            return Change(relation, Operation.INSERT, None, _tuple(data, 6)[0])
+            new, _, lacking = _tuple(data, 6)
+            return Change(relation, _INSERTED, None, new, False, lacking)
         old: Values | None = None
-        at = 5
-        partial = marker == _KEY
-        if marker in {_OLD, _KEY}:
-            old, at = _tuple(data, 6)
+        at, partial, lacking = 5, False, False
+        if marker == _OLD or marker == _KEY:  # noqa: PLR1714, SIM109 - as in _tuple
+            partial = marker == _KEY
+            old, at, lacking = _tuple(data, 6)
         if kind == _delete:
             if old is None:
                 raise ValueError("a deletion without an old row")
-            return Change(relation, Operation.DELETE, old, None, partial)
+            return Change(relation, _DELETED, old, None, partial, lacking)
         if data[at] != _NEW:
             raise ValueError("an update without a new row")
-        new = _tuple(data, at + 1)[0]
-        if old is not None and not partial:
+        new, _, left_out = _tuple(data, at + 1)
+        if left_out and old is not None and not partial:
             _refill(new, old)
-        return Change(relation, Operation.UPDATE, old, new, partial)
+        return Change(relation, _UPDATED, old, new, partial, lacking or left_out)
 
     def _describe(self, data: bytes) -> Relation:
         (oid,) = _RELATION(data, 1)
@@ -224,17 +237,19 @@ class Decoder:
         return relation
 
 
-def _tuple(data: bytes, at: int) -> tuple[Values, int]:
+def _tuple(data: bytes, at: int) -> tuple[Values, int, bool]:
+    """Return the values of a row, where it ends, and whether one was not sent."""
     (count,) = _COUNT(data, at)
     at += 2
     values: Values = []
+    lacking = False
     add = values.append
-    length_of = _LENGTH
+    value_at = _VALUE
     for _ in range(count):
-        kind = data[at]
+        kind, length = value_at(data, at)
         if kind == _T or kind == _B:  # noqa: PLR1714, SIM109 - a set or a tuple costs a tenth of the throughput
             start = at + 5
-            at = start + length_of(data, at + 1)[0]
+            at = start + length
             add(data[start:at])
         elif kind == _N:
             add(None)
@@ -242,11 +257,12 @@ def _tuple(data: bytes, at: int) -> tuple[Values, int]:
         elif kind == _U:
             add(UNCHANGED)
             at += 1
+            lacking = True
         else:
             raise ValueError("an unknown kind of column")
-    if at > len(data):
+    if at > len(data) - _PADDING:
         raise ValueError("a value is longer than the message")
-    return values, at
+    return values, at, lacking
 
 
 def _refill(new: Values, old: Values) -> None:

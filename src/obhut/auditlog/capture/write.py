@@ -1,33 +1,41 @@
 """From changes to entries: whose they are, sealed under the keys of those people, into the logs of their controllers.
 
-Plain values live in this module's local variables and nowhere else. An erased person's values are dropped before they are encoded.
+Plain values live in this module's local variables and nowhere else; what forms and owners remember are keys of rows and of people. An
+erased person's values are dropped before they are encoded.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from obhut.auditlog import entries
+from obhut.auditlog.capture.forms import PEOPLE, Form, Whose
 from obhut.auditlog.capture.intake import Row, Transaction
 from obhut.auditlog.capture.messages import Acting
 from obhut.auditlog.capture.owners import Claim, Key, Owner, Owners, Record
 from obhut.auditlog.capture.parts import Images, images, parts
-from obhut.auditlog.capture.pgoutput import Operation, Relation, Values
+from obhut.auditlog.capture.pgoutput import Change, Operation, Relation
 from obhut.auditlog.entries import Entry, Fact, Part, Position, Sealed
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.datamap.graph import Graph, TableNode
 from obhut.foundation.lsn import lsn_text
-from obhut.keystore.sealing import Key as SubjectKey
-from obhut.keystore.sealing import seal
+from obhut.keystore.sealing import Sealer
 from obhut.keystore.subjects import Erased, Held, controller_ref
 from obhut.keystore.wrapping import STAFF
 
 _NEVER: Final = bytes(entries.KEY_ID)  # stands for the key of a person who was erased before there was one
 _SALT: Final = 16
+_WORDS: Final = {operation: operation.value for operation in Operation}
+_INSERT: Final = Operation.INSERT
+_ROW: Final = Part.ROW.value
+_ACTOR: Final = Part.ACTOR.value
 
 
 class Keys(Protocol):
@@ -75,15 +83,14 @@ class Batch:
         self.entries.setdefault(controller, []).append(entry)
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct, gc=False, eq=False):
     """One change of one controller: what is to be sealed under whose key."""
 
     controller: str
     row: Row
     table: str
-    sealed: dict[SubjectRef, dict[str, Any]]
-    born: SubjectRef | None = None  # the person whose own row is inserted
+    sealed: dict[Whose, dict[str, Any]]
+    born: Whose | None = None  # the person whose own row is inserted
 
 
 class Writer:
@@ -112,13 +119,24 @@ class Writer:
         self.database = database
         self.graph = graph
         self.owners = owners
-        self.controllers = controllers
+        self._controllers = controllers
         self.vendor = vendor
         self._sealed_accounts = frozenset(sealed_accounts)
         self._nodes: dict[int, TableNode | None] = {}
-        self._layouts: dict[int, tuple[Relation, list[tuple[int, str]]]] = {}  # by identity: hashing a relation costs more than its use
+        self._forms: dict[int, tuple[Relation, Form | None]] = {}  # by identity
+        self._people: dict[tuple[str, SubjectRef], Whose] = {}
         self._facts: dict[Acting, Fact] = {}
         self.roots = {**(former or {}), **{oid: graph.catalogue.root(oid).full_name for oid in graph.catalogue.tables}}
+
+    @property
+    def controllers(self) -> Mapping[Key, str]:
+        """Id by the controller's key."""
+        return self._controllers
+
+    @controllers.setter
+    def controllers(self, controllers: Mapping[Key, str]) -> None:
+        self._controllers = controllers
+        self._forget_people()
 
     def node(self, oid: int) -> TableNode | None:
         """Return the map's rule for a relation or its partitioned root; None where the map has none, or calls it not personal."""
@@ -130,92 +148,115 @@ class Writer:
 
     def batch(self, rows: Sequence[Row], server: Server, keys: Keys) -> Batch:
         """Return the entries of changes, sealed."""
+        if len(self._people) > PEOPLE or any(form is not None and len(form.seen) > PEOPLE for _, form in self._forms.values()):
+            self._forget_people()
         made = Batch()
         jobs = self._jobs(rows, made)
-        held = keys.keys(self._wanted(jobs))
-        for job in jobs:
-            made.add(job.controller, self._entry(job, server, held[job.controller], keys))
+        self._seal(jobs, _Places(server), _Seals(jobs, self._actor, keys), made)
         return made
 
     # -- whose ----------------------------------------------------------------------------------------------------------------
 
     def _jobs(self, rows: Sequence[Row], made: Batch) -> list[_Job]:
         asked: list[tuple[int, Record]] = []
-        places: list[tuple[Row, TableNode | None, int, int]] = []  # row, table, number of the old and of the new record
+        shown: list[tuple[int, Record]] = []
+        places: list[tuple[Row, Form | None, Whose | None, int, int]] = []  # person, or number of the old and of the new record
         for row in rows:
-            node = self.node(row.change.relation.oid)
-            if node is not None:
-                places.append((row, node, *self._ask(row, node, asked)))
+            form = self._form(row.change.relation)
+            if form is not None:
+                whose = self._known(form, row.change, shown) if form.alone else None
+                places.append((row, form, whose, -1, -1) if whose else (row, form, None, *_ask(row.change, form, asked, shown)))
             elif row.change.relation.oid not in self.roots:
-                places.append((row, None, -1, -1))
+                places.append((row, None, None, -1, -1))
         made.changes = len(places)
-        resolved = self.owners.resolve(asked)
+        resolved = self.owners.resolve(asked, shown) if asked or shown else []
         jobs: list[_Job] = []
-        for row, node, before, after in places:
-            if node is None:
+        for row, form, whose, before, after in places:
+            if form is None:
                 jobs.append(self._unknown(row, row.change.relation.full_name, (), made))
-                continue
-            old = resolved[before] if before >= 0 else ()
-            new = resolved[after] if after >= 0 else ()
-            jobs.extend(self._of(row, node, old, new, made))
+            elif whose is not None:
+                born = whose if row.change.old is None and row.change.operation is _INSERT else None
+                jobs.append(_Job(whose.controller, row, form.table, {whose: images(row.change, form.key).members()}, born))
+            else:
+                old = resolved[before] if before >= 0 else ()
+                new = resolved[after] if after >= 0 else ()
+                jobs.extend(self._of(row, form, old, new, made))
         return jobs
 
-    def _ask(self, row: Row, node: TableNode, asked: list[tuple[int, Record]]) -> tuple[int, int]:
-        change, oid = row.change, node.table.oid
-        layout = self._layout(change.relation, oid)
-        before = after = -1
-        old = _record(layout, change.old) if change.old is not None and not change.partial else None
-        new = _record(layout, change.new) if change.new is not None else None
-        if new is not None:
-            after = len(asked)
-            asked.append((oid, new))
-        if old is not None and old != new:
-            before = len(asked)
-            asked.append((oid, old))
-        elif new is None and change.old is not None:
-            before = len(asked)
-            asked.append((oid, old if old is not None else _record(layout, change.old)))
-        return before, after
-
-    def _layout(self, relation: Relation, table: int) -> list[tuple[int, str]]:
-        found = self._layouts.get(id(relation))
+    def _form(self, relation: Relation) -> Form | None:
+        """Return what is known of a relation; None where the map has no rule for it, or calls it not personal."""
+        found = self._forms.get(id(relation))  # hashing a relation costs more than its use
         if found is None or found[0] is not relation:
-            needed = set(self.owners.columns(table))
-            layout = [(number, column.name) for number, column in enumerate(relation.columns) if column.name in needed]
-            found = self._layouts[id(relation)] = relation, layout
+            node = self.node(relation.oid)
+            found = self._forms[id(relation)] = relation, Form(relation, node, self.owners) if node else None
         return found[1]
 
-    def _of(self, row: Row, node: TableNode, old: tuple[Claim, ...] | None, new: tuple[Claim, ...] | None, made: Batch) -> Iterable[_Job]:
-        table, key = node.table.full_name, node.table.primary_key
+    def _known(self, form: Form, change: Change, shown: list[tuple[int, Record]]) -> Whose | None:
+        """Return the one person whom a row names by itself, in the log of a known controller; None for every other row."""
+        raw = form.raw(change)
+        if raw is None:
+            return None
+        found = form.seen.get(raw)
+        if found is None:
+            record = form.record(change.new if change.new is not None else change.old or [])
+            claims = self.owners.claims(form.oid, record)
+            if claims is None or len(claims) != 1:
+                return None
+            owner = claims[0].owner
+            controller = self._controllers.get(owner.controller)
+            if controller is None:
+                return None
+            found = form.seen[raw] = self._person(controller, SubjectRef(owner.kind, owner.key)), record
+        if form.named:
+            shown.append((form.oid, found[1]))
+        return found[0]
+
+    def _person(self, controller: str, ref: SubjectRef) -> Whose:
+        found = self._people.get((controller, ref))
+        if found is None:
+            found = self._people[controller, ref] = Whose(controller, ref)
+        return found
+
+    def _forget_people(self) -> None:
+        self._people.clear()
+        self._forms.clear()
+
+    def _of(self, row: Row, form: Form, old: tuple[Claim, ...] | None, new: tuple[Claim, ...] | None, made: Batch) -> Iterable[_Job]:
+        node = form.node
         if old is None or new is None:
-            return [self._unknown(row, table, key, made)]
-        shown = images(row.change, key)
+            return [self._unknown(row, form.table, form.key, made)]
+        shown = images(row.change, form.key)
         if not (old or new):  # a row that is about nobody, such as one whose links are all null
-            return [_Job(self.vendor, row, table, {controller_ref(row.transaction.at): shown.members()})]
+            return [_Job(self.vendor, row, form.table, {self._vendors(row): shown.members()})]
         if old and new and old != new:
             whose = _merged(
                 parts(node, old, Images(shown.key, shown.old, {}, shown.unchanged)), parts(node, new, Images(shown.key, {}, shown.new))
             )
         else:
             whose = parts(node, new or old, shown)
-        return self._shared_out(row, node, table, whose, made)
+        return self._shared_out(row, form, whose, made)
 
     def _unknown(self, row: Row, table: str, key: Sequence[str], made: Batch) -> _Job:
         made.unassigned[table] = made.unassigned.get(table, 0) + 1
-        return _Job(self.vendor, row, table, {controller_ref(row.transaction.at): images(row.change, key).members()})
+        return _Job(self.vendor, row, table, {self._vendors(row): images(row.change, key).members()})
 
-    def _shared_out(self, row: Row, node: TableNode, table: str, whose: Mapping[Owner, dict[str, Any]], made: Batch) -> Iterable[_Job]:
+    def _vendors(self, row: Row) -> Whose:
+        return self._person(self.vendor, controller_ref(row.transaction.at))
+
+    def _shared_out(self, row: Row, form: Form, whose: Mapping[Owner, dict[str, Any]], made: Batch) -> Iterable[_Job]:
         jobs: dict[str, _Job] = {}
         for owner, members in whose.items():
-            controller = self.controllers.get(owner.controller)
+            controller = self._controllers.get(owner.controller)
             if controller is None:
-                made.unassigned[table] = made.unassigned.get(table, 0) + 1
+                made.unassigned[form.table] = made.unassigned.get(form.table, 0) + 1
                 controller = self.vendor
-            job = jobs.setdefault(controller, _Job(controller, row, table, {}))
-            ref = SubjectRef(owner.kind, owner.key)
-            job.sealed[ref] = members
-            if row.change.operation is Operation.INSERT and self._own(node, owner):
-                job.born = ref
+            job = jobs.get(controller)
+            if job is None:
+                job = jobs[controller] = _Job(controller, row, form.table, {})
+            person = self._person(controller, SubjectRef(owner.kind, owner.key))
+            job.sealed[person] = members
+            if row.change.operation is _INSERT and self._own(form.node, owner):
+                job.born = person
         return jobs.values()
 
     def _own(self, node: TableNode, owner: Owner) -> bool:
@@ -224,41 +265,29 @@ class Writer:
 
     # -- sealed ---------------------------------------------------------------------------------------------------------------
 
-    def _wanted(self, jobs: Sequence[_Job]) -> dict[str, set[SubjectRef]]:
-        wanted: dict[str, set[SubjectRef]] = {}
+    def _actor(self, job: _Job) -> Whose | None:
+        """Return under whose key it is sealed who acted; None where nothing is known that does not stand in clear."""
+        acting = job.row.acting
+        return self._person(job.controller, SubjectRef(STAFF, (acting.who,))) if acting is not None and self._named(acting) else None
+
+    def _seal(self, jobs: Sequence[_Job], places: _Places, seals: _Seals, made: Batch) -> None:
+        database, of = self.database, made.entries
         for job in jobs:
-            refs = wanted.setdefault(job.controller, set())
-            refs.update(job.sealed)
-            if job.row.acting is not None and self._named(job.row.acting):
-                refs.add(SubjectRef(STAFF, (job.row.acting.who,)))
-        return wanted
-
-    def _entry(self, job: _Job, server: Server, held: Mapping[SubjectRef, Held], keys: Keys) -> Entry:
-        row = job.row
-        position = server.position(row.transaction, row.ordinal)
-        operation = row.change.operation.value
-
-        def sealed(part: Part, ref: SubjectRef, members: Mapping[str, object]) -> Sealed:
-            key = held[ref]
-            if isinstance(key, Erased) and ref == job.born:
-                key = keys.begin(job.controller, ref, row.transaction.at)
-            if isinstance(key, Erased):
-                return Sealed(part=part.value, key=key.id or _NEVER, dropped="erased")
-            bound = entries.binding(job.controller, self.database, job.table, operation, position, part.value)
-            return _sealed(part, key, members, bound)
-
-        made = [sealed(Part.ROW, ref, members) for ref, members in job.sealed.items()]
-        if row.acting is not None and self._named(row.acting):
-            made.append(sealed(Part.ACTOR, SubjectRef(STAFF, (row.acting.who,)), row.acting.claim()))
-        return entries.change(
-            at=row.transaction.at,
-            position=position,
-            database=self.database,
-            table=job.table,
-            operation=operation,
-            sealed=made,
-            fact=self.fact(row.acting),
-        )
+            row, controller, table = job.row, job.controller, job.table
+            position = places.of(row.transaction, row.ordinal)
+            operation = _WORDS[row.change.operation]
+            bound = partial(entries.binding, controller, database, table, operation, position)
+            sealed = [seals.part(_ROW, whose, members, bound, job) for whose, members in job.sealed.items()]
+            if row.acting is not None and (actor := self._actor(job)):
+                sealed.append(seals.part(_ACTOR, actor, row.acting.claim(), bound, job))
+            entry = entries.change(
+                at=row.transaction.at, position=position, database=database, table=table, operation=operation, sealed=sealed,
+                fact=self.fact(row.acting),
+            )  # fmt: skip
+            if controller in of:
+                of[controller].append(entry)
+            else:
+                of[controller] = [entry]
 
     def _named(self, acting: Acting) -> bool:
         """Whether more is known than stands in clear: a claim, an address, or the account of a single person."""
@@ -279,20 +308,72 @@ class Writer:
         return found
 
 
-def _sealed(part: Part, key: SubjectKey, members: Mapping[str, object], bound: bytes) -> Sealed:
-    plaintext = entries.plain(os.urandom(_SALT), members)
-    return Sealed(
-        part=part.value, key=key.id, commitment=key.commitment, digest=entries.digest(plaintext), data=seal(key, plaintext, bound)
-    )
+class _Places:
+    """Positions of changes, the transaction's part of them made once a transaction."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._transaction: Transaction | None = None
+        self._timeline, self._lsn = 0, ""
+
+    def of(self, transaction: Transaction, ordinal: int) -> Position:
+        """Return the position of a change."""
+        if transaction is not self._transaction:
+            first = self._server.position(transaction, 0)
+            self._transaction, self._timeline, self._lsn = transaction, first.timeline, first.lsn
+        return Position(self._server.system, self._timeline, self._lsn, ordinal)
 
 
-def _record(layout: Sequence[tuple[int, str]], values: Values) -> dict[str, str | None]:
-    """Return the columns that tell whose a row is; what was not sent is as good as null."""
-    found: dict[str, str | None] = {}
-    for number, name in layout:
-        value = values[number]
-        found[name] = value.decode("utf-8", "backslashreplace") if type(value) is bytes else None
-    return found
+class _Seals:
+    """The keys of a batch: one cipher a person, and not longer than the batch."""
+
+    def __init__(self, jobs: Sequence[_Job], actor: Callable[[_Job], Whose | None], keys: Keys) -> None:
+        everybody: dict[Whose, None] = {}
+        for job in jobs:
+            for whose in job.sealed:
+                everybody[whose] = None
+            if job.row.acting is not None and (acted := actor(job)):
+                everybody[acted] = None
+        wanted: dict[str, list[SubjectRef]] = {}
+        for whose in everybody:
+            wanted.setdefault(whose.controller, []).append(whose.ref)
+        held = keys.keys(wanted)
+        self._keys = keys
+        self._held = {whose: _usable(held[whose.controller][whose.ref]) for whose in everybody}
+
+    def part(self, part: str, whose: Whose, members: Mapping[str, object], bound: Callable[[str], bytes], job: _Job) -> Sealed:
+        """Return a part sealed under a person's key; dropped where the person was erased."""
+        held = self._held[whose]
+        if isinstance(held, Erased) and whose is job.born:
+            held = self._held[whose] = _usable(self._keys.begin(whose.controller, whose.ref, job.row.transaction.at))
+        if isinstance(held, Erased):
+            return Sealed(part=part, key=held.id or _NEVER, dropped="erased")
+        plaintext = entries.plain(os.urandom(_SALT), members)
+        key = held.key
+        return Sealed(part, key.id, key.commitment, entries.digest(plaintext), held.seal(plaintext, bound(part)))
+
+
+def _usable(held: Held) -> Sealer | Erased:
+    return held if isinstance(held, Erased) else Sealer(held)
+
+
+def _ask(change: Change, form: Form, asked: list[tuple[int, Record]], shown: list[tuple[int, Record]]) -> tuple[int, int]:
+    """Ask for the people of a row before and after; returns the numbers of both questions, -1 for none."""
+    old = form.record(change.old) if change.old is not None and not change.partial else None
+    new = form.record(change.new) if change.new is not None else None
+    if new is None and change.old is not None and old is None:
+        old = form.record(change.old)  # the key's columns are all that is left of it
+    before = after = -1
+    first = len(asked)
+    if old is not None and old != new:
+        before = len(asked)
+        asked.append((form.oid, old))
+    if new is not None:
+        after = len(asked)
+        asked.append((form.oid, new))
+    if form.named:
+        shown.extend(asked[first:])
+    return before, after
 
 
 def _merged(old: dict[Owner, dict[str, Any]], new: dict[Owner, dict[str, Any]]) -> dict[Owner, dict[str, Any]]:
