@@ -21,7 +21,8 @@ from obhut.auditlog.capture import enable, gaps, place, plan, state
 from obhut.auditlog.capture.errors import CaptureBusyError, ServerUnsuitableError
 from obhut.auditlog.capture.intake import Event, Intake, Item, Row
 from obhut.auditlog.capture.owners import Key, Owners
-from obhut.auditlog.capture.write import Batch, Server, Writer
+from obhut.auditlog.capture.seals import Server
+from obhut.auditlog.capture.write import Batch, Writer
 from obhut.auditlog.entries import Entry, Position
 from obhut.auditlog.log import Log, open_log
 from obhut.controllers import register

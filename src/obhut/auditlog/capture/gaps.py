@@ -10,7 +10,8 @@ from obhut.auditlog import entries
 from obhut.auditlog.capture import plan
 from obhut.auditlog.capture.intake import Emptied, Event
 from obhut.auditlog.capture.messages import PERSISTENCE
-from obhut.auditlog.capture.write import Server, Writer
+from obhut.auditlog.capture.seals import Server
+from obhut.auditlog.capture.write import Writer
 from obhut.auditlog.entries import Entry
 from obhut.datamap.graph import TableNode
 

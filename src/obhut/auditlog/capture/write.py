@@ -6,68 +6,31 @@ erased person's values are dropped before they are encoded.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from obhut.auditlog import entries
 from obhut.auditlog.capture.forms import PEOPLE, Form, Whose
-from obhut.auditlog.capture.intake import Row, Transaction
+from obhut.auditlog.capture.intake import Row
 from obhut.auditlog.capture.messages import Acting
 from obhut.auditlog.capture.owners import Claim, Key, Owner, Owners, Record
 from obhut.auditlog.capture.parts import Images, images, parts
 from obhut.auditlog.capture.pgoutput import Change, Operation, Relation
-from obhut.auditlog.entries import Entry, Fact, Part, Position, Sealed
+from obhut.auditlog.capture.seals import Keys, Places, Seals, Server
+from obhut.auditlog.entries import Entry, Fact, Part
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.datamap.graph import Graph, TableNode
-from obhut.foundation.lsn import lsn_text
-from obhut.keystore.sealing import Sealer
-from obhut.keystore.subjects import Erased, Held, controller_ref
+from obhut.keystore.subjects import controller_ref
 from obhut.keystore.wrapping import STAFF
 
-_NEVER: Final = bytes(entries.KEY_ID)  # stands for the key of a person who was erased before there was one
-_SALT: Final = 16
 _WORDS: Final = {operation: operation.value for operation in Operation}
 _INSERT: Final = Operation.INSERT
 _ROW: Final = Part.ROW.value
 _ACTOR: Final = Part.ACTOR.value
-
-
-class Keys(Protocol):
-    """Where keys come from (:class:`obhut.keystore.subjects.Keyring`)."""
-
-    def keys(self, wanted: Mapping[str, Iterable[SubjectRef]]) -> dict[str, dict[SubjectRef, Held]]:
-        """Return the keys of subjects by controller."""
-
-    def begin(self, controller: str, ref: SubjectRef, committed_at: datetime) -> Held:
-        """Give an erased subject that registers again a new life."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Who sends the stream; ``history`` holds the ends of timelines before this one."""
-
-    system: str
-    timeline: int
-    history: Sequence[tuple[int, int]] = ()
-
-    def position(self, transaction: Transaction, ordinal: int) -> Position:
-        """Return the place of a change."""
-        return self.at(transaction.commit, ordinal)
-
-    def at(self, commit: int, ordinal: int) -> Position:
-        """Return a place by the commit's position; changes before a fork belong to the timeline on which they were written."""
-        timeline = self.timeline
-        for former, end in self.history:
-            if commit < end:
-                timeline = former
-                break
-        return Position(self.system, timeline, lsn_text(commit), ordinal)
 
 
 @dataclass(slots=True)
@@ -152,7 +115,7 @@ class Writer:
             self._forget_people()
         made = Batch()
         jobs = self._jobs(rows, made)
-        self._seal(jobs, _Places(server), _Seals(jobs, self._actor, keys), made)
+        self._seal(jobs, Places(server), Seals(self._everybody(jobs), keys), made)
         return made
 
     # -- whose ----------------------------------------------------------------------------------------------------------------
@@ -270,16 +233,26 @@ class Writer:
         acting = job.row.acting
         return self._person(job.controller, SubjectRef(STAFF, (acting.who,))) if acting is not None and self._named(acting) else None
 
-    def _seal(self, jobs: Sequence[_Job], places: _Places, seals: _Seals, made: Batch) -> None:
+    def _everybody(self, jobs: Sequence[_Job]) -> Iterable[Whose]:
+        found: dict[Whose, None] = {}
+        for job in jobs:
+            for whose in job.sealed:
+                found[whose] = None
+            if job.row.acting is not None and (actor := self._actor(job)):
+                found[actor] = None
+        return found
+
+    def _seal(self, jobs: Sequence[_Job], places: Places, seals: Seals, made: Batch) -> None:
         database, of = self.database, made.entries
         for job in jobs:
             row, controller, table = job.row, job.controller, job.table
             position = places.of(row.transaction, row.ordinal)
             operation = _WORDS[row.change.operation]
             bound = partial(entries.binding, controller, database, table, operation, position)
-            sealed = [seals.part(_ROW, whose, members, bound, job) for whose, members in job.sealed.items()]
+            born = row.transaction.at if job.born is not None else None
+            sealed = [seals.part(_ROW, whose, members, bound, born if whose is job.born else None) for whose, members in job.sealed.items()]
             if row.acting is not None and (actor := self._actor(job)):
-                sealed.append(seals.part(_ACTOR, actor, row.acting.claim(), bound, job))
+                sealed.append(seals.part(_ACTOR, actor, row.acting.claim(), bound))
             entry = entries.change(
                 at=row.transaction.at, position=position, database=database, table=table, operation=operation, sealed=sealed,
                 fact=self.fact(row.acting),
@@ -306,55 +279,6 @@ class Writer:
             shown = "" if acting.session_user in self._sealed_accounts else acting.session_user
             found = self._facts[acting] = Fact(session_user=shown, application=acting.application)
         return found
-
-
-class _Places:
-    """Positions of changes, the transaction's part of them made once a transaction."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._transaction: Transaction | None = None
-        self._timeline, self._lsn = 0, ""
-
-    def of(self, transaction: Transaction, ordinal: int) -> Position:
-        """Return the position of a change."""
-        if transaction is not self._transaction:
-            first = self._server.position(transaction, 0)
-            self._transaction, self._timeline, self._lsn = transaction, first.timeline, first.lsn
-        return Position(self._server.system, self._timeline, self._lsn, ordinal)
-
-
-class _Seals:
-    """The keys of a batch: one cipher a person, and not longer than the batch."""
-
-    def __init__(self, jobs: Sequence[_Job], actor: Callable[[_Job], Whose | None], keys: Keys) -> None:
-        everybody: dict[Whose, None] = {}
-        for job in jobs:
-            for whose in job.sealed:
-                everybody[whose] = None
-            if job.row.acting is not None and (acted := actor(job)):
-                everybody[acted] = None
-        wanted: dict[str, list[SubjectRef]] = {}
-        for whose in everybody:
-            wanted.setdefault(whose.controller, []).append(whose.ref)
-        held = keys.keys(wanted)
-        self._keys = keys
-        self._held = {whose: _usable(held[whose.controller][whose.ref]) for whose in everybody}
-
-    def part(self, part: str, whose: Whose, members: Mapping[str, object], bound: Callable[[str], bytes], job: _Job) -> Sealed:
-        """Return a part sealed under a person's key; dropped where the person was erased."""
-        held = self._held[whose]
-        if isinstance(held, Erased) and whose is job.born:
-            held = self._held[whose] = _usable(self._keys.begin(whose.controller, whose.ref, job.row.transaction.at))
-        if isinstance(held, Erased):
-            return Sealed(part=part, key=held.id or _NEVER, dropped="erased")
-        plaintext = entries.plain(os.urandom(_SALT), members)
-        key = held.key
-        return Sealed(part, key.id, key.commitment, entries.digest(plaintext), held.seal(plaintext, bound(part)))
-
-
-def _usable(held: Held) -> Sealer | Erased:
-    return held if isinstance(held, Erased) else Sealer(held)
 
 
 def _ask(change: Change, form: Form, asked: list[tuple[int, Record]], shown: list[tuple[int, Record]]) -> tuple[int, int]:
