@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import obhut
-from bench import capturing, cloning, erasing, restoring, rivals, shop, sweeping
+from bench import auditing, capturing, cloning, erasing, restoring, rivals, shop, sweeping
 from bench.measure import Comparison, host, watched
 from obhut.demo import folder
 from obhut.foundation.redaction import configure
@@ -47,6 +47,7 @@ class Scale:
     rivals: int  # people in the slice that peers mask; 0: they do not run
     seconds: int  # of one run of pgbench
     changes: int  # that wait for capture
+    entries: int  # of an audit log
 
 
 SCALES = {
@@ -60,8 +61,9 @@ SCALES = {
         portal=1_000_000,
         estate=260_000,
         rivals=13_000,
-        seconds=30,
+        seconds=10,
         changes=200_000,
+        entries=10_000_000,
     ),
     "small": Scale(
         "small",
@@ -75,6 +77,7 @@ SCALES = {
         rivals=0,
         seconds=1,
         changes=4_000,
+        entries=20_000,
     ),
 }
 
@@ -151,8 +154,16 @@ def clone(run: Run) -> Iterator[Comparison]:
 def capture(run: Run) -> Iterator[Comparison]:
     """Run pgbench with and without the audit log, and catch up with changes."""
     scale = run.scale
-    with run.say(f"running pgbench three ways, {scale.rounds} times each, and capturing {scale.changes:,} changes"):
-        yield from capturing.measure(run.place / "capture", scale.seconds, scale.changes, scale.rounds)
+    turns = 2 * scale.rounds
+    with run.say(f"running pgbench three ways, {turns} times each, and capturing {scale.changes:,} changes"):
+        yield from capturing.measure(run.place / "capture", scale.seconds, scale.changes, turns)
+
+
+def audit(run: Run) -> Iterator[Comparison]:
+    """Append to one log, search it as it grows, and verify a bundle of it."""
+    total = run.scale.entries
+    with run.say(f"appending {total:,} entries to one log"):
+        yield from auditing.measure(run.place / "audit", total, max(total // 10, auditing.BATCH))
 
 
 def restore(run: Run) -> Iterator[Comparison]:
@@ -180,7 +191,7 @@ def tombstones(run: Run) -> Iterator[Comparison]:
 
 # In this order: a restore leaves the shop read-only, the long list takes it away.
 PARTS: dict[str, Callable[[Run], Iterator[Comparison]]] = {
-    part.__name__: part for part in (erase, sweep, clone, capture, restore, tombstones)
+    part.__name__: part for part in (erase, sweep, clone, capture, audit, restore, tombstones)
 }
 
 
@@ -260,7 +271,7 @@ def _median(seconds: tuple[float, ...]) -> str:
 def _figure(value: float | None, unit: str) -> str:
     if value is None or math.isnan(value):
         return ""
-    return f"{value:.0f} MB" if unit == "MB" else f"{value:.2f}"
+    return f"{value:.0f} MB" if unit == "MB" else f"{value:.2f}" if unit == "x" else f"{value:.1f} {unit}"
 
 
 if __name__ == "__main__":

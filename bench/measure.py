@@ -30,6 +30,7 @@ class Comparison:
         theirs: seconds of each run of the other side.
         sizes: how much work it was.
         unit: of ``ratio`` and ``bound``.
+        curve: what was measured at each size, where the comparison is of sizes.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Comparison:
     theirs: tuple[float, ...]
     sizes: dict[str, int]
     unit: str = "x"
+    curve: tuple[dict[str, float], ...] = ()
 
     @property
     def missed(self) -> bool:
@@ -58,8 +60,9 @@ class Comparison:
             "aim": self.aim,
             "missed": self.missed,
             "sizes": self.sizes,
-            "seconds": [round(value, 4) for value in self.ours],
-            "seconds_other": [round(value, 4) for value in self.theirs],
+            "seconds": [round(value, 7) for value in self.ours],
+            "seconds_other": [round(value, 7) for value in self.theirs],
+            **({"curve": list(self.curve)} if self.curve else {}),
         }
 
 

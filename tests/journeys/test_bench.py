@@ -22,6 +22,10 @@ BOUNDS = {
     "memory": 200,
     "capture": 1 / 0.85,
     "ingest": 50.0,
+    "audit-append": 1.25,
+    "audit-search-person": 10.0,
+    "audit-verify": 1e6 / 300_000,
+    "audit-memory": 300,
 }
 
 
@@ -47,5 +51,6 @@ def test_small_scale() -> None:
             assert one["ratio"] > 0
             assert one["sizes"]
             assert bool(one["seconds"]) is ("memory" not in one["name"])
-            assert bool(one["seconds_other"]) is ("memory" not in one["name"] and one["name"] != "ingest")
+            assert bool(one["seconds_other"]) is (one["unit"] == "x")
+        assert [point["size"] for point in found["audit-append"]["curve"]] == [5_000, 10_000, 15_000, 20_000]
         assert not (place / "bench").exists()

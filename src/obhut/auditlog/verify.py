@@ -15,7 +15,7 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
-from obhut.auditlog import bundles, entries, memory
+from obhut.auditlog import bundles, entries, hashes, memory
 from obhut.auditlog.bundles import Cover, Source, Stretch
 from obhut.auditlog.entries import Entry, EntryFormError
 from obhut.auditlog.errors import (
@@ -24,7 +24,6 @@ from obhut.auditlog.errors import (
     BundleForkedError,
     BundleIncompleteError,
     CheckpointSignatureError,
-    EntriesReorderedError,
     EntryAlteredError,
     EntryMissingError,
     EntryReplayedError,
@@ -33,11 +32,10 @@ from obhut.auditlog.errors import (
     PeriodMissingError,
     PeriodTruncatedError,
     ReadableDiffersError,
-    TreeDiffersError,
     ValueAlteredError,
 )
 from obhut.auditlog.memory import Memory, Seen
-from obhut.auditlog.tlog import checkpoints, merkle, notes, proofs, tiles
+from obhut.auditlog.tlog import checkpoints, merkle, notes, proofs
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.auditlog.tlog.merkle import SIZE, WIDTH
 from obhut.auditlog.tlog.notes import Kind, VerifierKey
@@ -150,11 +148,11 @@ def _logs(source: Source, cover: Cover, public: bytes, known: Memory, report: Re
     readable = _Readable(source, cover)
     openings: dict[str, Entry] = {}
     for stretch in cover.logs:
-        files = _Files(source, stretch)
+        files = hashes.Files(source, stretch)
         checkpoint = _checkpoint(files.note(), stretch, public, report)
         seen[stretch.origin] = checkpoint
         before = known.logs.get(stretch.origin)
-        root_before = _tree(files, checkpoint, stretch, before.size if before else 0)
+        root_before = hashes.check_tree(files, checkpoint, stretch, before.size if before else 0)
         if before:
             _continues(root_before, checkpoint, before, report)
         opening = _entries(files, stretch, readable, report)
@@ -164,23 +162,6 @@ def _logs(source: Source, cover: Cover, public: bytes, known: Memory, report: Re
         report.leaves += checkpoint.size
     readable.end()
     _openings(cover, openings, seen, known)
-
-
-class _Files:
-    """The files of one log of a bundle."""
-
-    def __init__(self, source: Source, stretch: Stretch) -> None:
-        self._source = source
-        self._base = f"logs/{stretch.period}"
-
-    def note(self) -> str:
-        return self._source.read(f"{self._base}/checkpoint").decode(errors="replace")
-
-    def tile(self, level: int | str, number: int, width: int) -> bytes:
-        return self._source.read(f"{self._base}/{tiles.path(level, number, width)}")
-
-    def blob(self, name: str) -> bytes:
-        return self._source.read(f"{self._base}/blob/{name[:2]}/{name}")
 
 
 def _checkpoint(text: str, stretch: Stretch, public: bytes, report: Report) -> Checkpoint:
@@ -198,37 +179,6 @@ def _checkpoint(text: str, stretch: Stretch, public: bytes, report: Report) -> C
     return checkpoint
 
 
-def _tree(files: _Files, checkpoint: Checkpoint, stretch: Stretch, before: int) -> bytes:
-    """Check that all leaf hashes give the signed root and every tile above them; returns the root of the first ``before`` of them."""
-    edge, earlier = merkle.Edge(), merkle.Edge()
-    levels: dict[int, bytearray] = {}
-    for number in range(tiles.count(checkpoint.size)):
-        width = tiles.width(checkpoint.size, 0, number)
-        tile = files.tile(0, number, width)
-        if len(tile) != width * SIZE:
-            raise _tree_differs(stretch)
-        if earlier.size < before:
-            earlier.grow(tile[: (before - earlier.size) * SIZE])
-        for level, added in enumerate(edge.grow(tile)):
-            if level:
-                levels.setdefault(level, bytearray()).extend(added)
-    if edge.root() != checkpoint.root:
-        raise _tree_differs(stretch)
-    for level, expected in levels.items():
-        for number in range(tiles.count(checkpoint.size, level)):
-            width = tiles.width(checkpoint.size, level, number)
-            if files.tile(level, number, width) != bytes(expected[number * WIDTH * SIZE :][: width * SIZE]):
-                raise _tree_differs(stretch)
-    return earlier.root()
-
-
-def _tree_differs(stretch: Stretch) -> BundleError:
-    return TreeDiffersError(
-        f"the leaf hashes of {stretch.period} do not give the signed root",
-        "An entry of this period was changed, moved, dropped or added after it was signed.",
-    )
-
-
 def _continues(root_before: bytes, checkpoint: Checkpoint, before: Seen, report: Report) -> None:
     """Compare with the last checkpoint of this log that was seen before."""
     if before.size > checkpoint.size:
@@ -244,7 +194,7 @@ def _continues(root_before: bytes, checkpoint: Checkpoint, before: Seen, report:
     report.compared_with_memory += 1
 
 
-def _entries(files: _Files, stretch: Stretch, readable: _Readable, report: Report) -> Entry | None:
+def _entries(files: hashes.Files, stretch: Stretch, readable: _Readable, report: Report) -> Entry | None:
     """Check every entry of a log that the bundle holds; returns its opening where that is among them."""
     if stretch.last >= stretch.size or stretch.first < 0:
         raise EntryMissingError(f"the bundle claims entries that the log of {stretch.period} does not have", "Was bundle.json changed?")
@@ -252,7 +202,7 @@ def _entries(files: _Files, stretch: Stretch, readable: _Readable, report: Repor
     highest: dict[tuple[str, str], tuple[int, int, int]] = {}
     numbers = {0, *range(stretch.first // WIDTH, stretch.last // WIDTH + 1)} if stretch.last >= 0 else {0}
     for number in sorted(numbers):
-        for index, octets in enumerate(_bundle(files, stretch, number), number * WIDTH):
+        for index, octets in enumerate(hashes.checked_entries(files, stretch, number), number * WIDTH):
             try:
                 entry = entries.decode(octets)
             except EntryFormError as error:
@@ -267,36 +217,6 @@ def _entries(files: _Files, stretch: Stretch, readable: _Readable, report: Repor
                 _blobs(files, entry, stretch, index, report)
                 readable.compare(stretch.period, index, octets, entry, report)
     return opening
-
-
-def _bundle(files: _Files, stretch: Stretch, number: int) -> list[bytes]:
-    """Return a bundle's entries, each of which gives its leaf hash."""
-    width = tiles.width(stretch.size, 0, number)
-    try:
-        found = tiles.unframe(files.tile(tiles.ENTRIES, number, width))
-    except tiles.FrameError:
-        found = []
-    leaf_hashes = merkle.leaves(found)
-    expected = files.tile(0, number, width)
-    if b"".join(leaf_hashes) != expected:
-        raise _what_differs(leaf_hashes, [expected[at : at + SIZE] for at in range(0, len(expected), SIZE)], stretch, number)
-    return found
-
-
-def _what_differs(found: list[bytes], expected: list[bytes], stretch: Stretch, number: int) -> BundleError:
-    """Say what was done to a bundle of entries."""
-    first = number * WIDTH
-    if len(found) < len(expected):
-        return EntryMissingError(
-            f"entries {first} to {first + len(expected) - 1} of {stretch.period} are not all there", "Ask for them again."
-        )
-    wrong = [at for at, digest in enumerate(found) if at >= len(expected) or digest != expected[at]]
-    where = f"entry {first + wrong[0]} of {stretch.period}"
-    if sorted(found) == sorted(expected):
-        return EntriesReorderedError(f"{where} and others stand in each other's place", "The order of what happened was changed.")
-    if found[wrong[0]] in expected:
-        return EntryReplayedError(f"{where} is another entry a second time", "What stood there was replaced.")
-    return EntryAlteredError(f"{where} does not give its leaf hash", "It was changed after it was signed.")
 
 
 def _ascending(entry: Entry, highest: dict[tuple[str, str], tuple[int, int, int]], stretch: Stretch, index: int) -> None:
@@ -320,7 +240,7 @@ def _counted(entry: Entry, stretch: Stretch, index: int, report: Report) -> None
         report.gaps.append(Gap(stretch.period, index, entry.at.isoformat(), entry.operation, entry.table))
 
 
-def _blobs(files: _Files, entry: Entry, stretch: Stretch, index: int, report: Report) -> None:
+def _blobs(files: hashes.Files, entry: Entry, stretch: Stretch, index: int, report: Report) -> None:
     for part in entry.sealed:
         if not part.blob:
             continue
@@ -481,7 +401,7 @@ def _proofs(source: Source, cover: Cover, public: bytes, known: Memory, report: 
         except proofs.ProofError:
             raise EntryAlteredError(f"{name}: its entry is not in the signed log", "It was changed after it was signed.") from None
         _counted(entry, stretch, proof.index, report)
-        _blobs(_Files(source, stretch), entry, stretch, proof.index, report)
+        _blobs(hashes.Files(source, stretch), entry, stretch, proof.index, report)
         readable.compare(period, proof.index, proof.extra, entry, report)
     report.periods = sorted(by_period)
     report.leaves = len(cover.proofs)

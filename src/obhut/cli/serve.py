@@ -11,6 +11,8 @@ from obhut.cli.context import Context
 from obhut.cli.controllers import opened
 from obhut.jobs import loops, supervise, worker
 
+_BEHIND = 10  # by which capture is nicer than the applications it watches
+
 app = App(name="serve", help="Run worker, WAL receiver, archiver, heartbeat and audit capture of this machine.")
 
 
@@ -66,8 +68,12 @@ def heartbeat() -> None:
 
 @app.command
 def audit() -> None:
-    """Run the capture of audit logs alone."""
+    """Run the capture of audit logs alone, at low priority: where it shares processors with the protected server, that goes first.
+
+    What it has not read yet waits on the server as WAL, within the limit of the slot; "obhut audit status" tells how much.
+    """
     here = _part()
+    os.nice(_BEHIND)
     with loops.stopping() as stop:
         loops.audit(here.settings, stop, here.clock)
 

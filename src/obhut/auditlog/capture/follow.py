@@ -38,8 +38,10 @@ from obhut.postgres.errors import DatabaseError
 from obhut.postgres.replication import Polled, Replication, Stream, Streamed
 
 BATCH: Final = 5_000
-_AGE: Final = 0.5  # seconds that a change waits for others
+_AGE: Final = 1.0  # seconds that a change waits for others
 _WAIT: Final = 0.2
+_PAUSE: Final = 0.05  # seconds in which messages gather: waking up for each transaction costs more than the transaction
+_FEW: Final = 100  # messages; where more wait, the server is ahead and nothing needs to gather
 _LOOK: Final = 60.0  # seconds between two looks at the catalogue
 _BEAT: Final = 20.0
 _IDLE: Final = 10.0  # seconds between two acknowledgements when nothing changes
@@ -196,6 +198,8 @@ class _Follower:
                     self._since = time.monotonic()
                 self._intake.take(payloads, self._items)
                 reach("audit-follow.read")
+                if until is None and len(payloads) < _FEW:
+                    time.sleep(_PAUSE)
             now = time.monotonic()
             if self._unsettled and (len(self._items) >= BATCH or now - self._since >= _AGE or not payloads):
                 self._flush(stream)

@@ -14,6 +14,7 @@ from obhut.auditlog.capture.texts import array_items, json_items
 from obhut.datamap.graph import Graph, Link, LinkForm, Reference, Subject
 
 Record = Mapping[str, str | None]  # columns of a row that tell whose it is, as text
+Shown = tuple[int, Record, bool]  # table, row, and whether its people are asked for
 Key = tuple[str, ...]
 Fetch = Callable[[int, tuple[str, ...], Sequence[Key], tuple[str, ...]], Iterator[Record]]
 BOUND: Final = 100_000  # rows remembered
@@ -89,35 +90,36 @@ class Owners:
         except _Missing:
             return None
 
-    def resolve(self, rows: Sequence[tuple[int, Record]], shown: Sequence[tuple[int, Record]]) -> list[tuple[Claim, ...] | None]:
-        """Return the people of each row (table, record); None where that cannot be told.
+    def resolve(self, rows: Sequence[Shown]) -> list[tuple[Claim, ...] | None]:
+        """Return the people of each row, in the order of the stream; None where that cannot be told, or was not asked.
 
         A row without any person (all its links are null) has no claims: the empty tuple.
-
-        Args:
-            rows: whose people are asked for.
-            shown: all rows of :meth:`named` tables, in the order of the stream.
         """
-        self._begin(shown)
+        self._begin()
         results: list[tuple[Claim, ...] | None] = [None] * len(rows)
-        pending = list(range(len(rows)))
+        pending: list[int] = []
+        for number, (table, record, asked) in enumerate(rows):
+            if self.named(table):
+                self._learn(table, record)  # as it stood when the next row was changed, not as it stands at the end
+            if asked and not self._found(results, number, table, record):
+                pending.append(number)
         for _ in range(_DEPTH):
-            still: list[int] = []
-            for number in pending:
-                table, record = rows[number]
-                try:
-                    results[number] = self._claims(table, record, 0)
-                except _Missing:
-                    still.append(number)
-            if not still or not (self._wanted or self._wanted_pointing):
+            if not pending or not (self._wanted or self._wanted_pointing):
                 break
             self._look_up()
-            pending = still
+            pending = [number for number in pending if not self._found(results, number, *rows[number][:2])]
         return results
+
+    def _found(self, results: list[tuple[Claim, ...] | None], number: int, table: int, record: Record) -> bool:
+        try:
+            results[number] = self._claims(table, record, 0)
+        except _Missing:
+            return False
+        return True
 
     # -- what the stream shows ------------------------------------------------------------------------------------------------
 
-    def _begin(self, shown: Sequence[tuple[int, Record]]) -> None:
+    def _begin(self) -> None:
         self._asked.clear()
         self._asked_pointing.clear()
         self._wanted.clear()
@@ -126,8 +128,6 @@ class Owners:
             _trim(known, self._bound)
         for pointing in self._pointing.values():
             _trim(pointing, self._bound)
-        for table, record in shown:
-            self._learn(table, record)
 
     def _learn(self, table: int, record: Record) -> None:
         for columns in self._parents.get(table, ()):

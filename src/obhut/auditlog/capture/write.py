@@ -17,7 +17,7 @@ from obhut.auditlog import entries
 from obhut.auditlog.capture.forms import PEOPLE, Form, Whose
 from obhut.auditlog.capture.intake import Row
 from obhut.auditlog.capture.messages import Acting
-from obhut.auditlog.capture.owners import Claim, Key, Owner, Owners, Record
+from obhut.auditlog.capture.owners import Claim, Key, Owner, Owners, Shown
 from obhut.auditlog.capture.parts import Images, images, parts
 from obhut.auditlog.capture.pgoutput import Change, Operation, Relation
 from obhut.auditlog.capture.seals import Keys, Places, Seals, Server
@@ -121,18 +121,17 @@ class Writer:
     # -- whose ----------------------------------------------------------------------------------------------------------------
 
     def _jobs(self, rows: Sequence[Row], made: Batch) -> list[_Job]:
-        asked: list[tuple[int, Record]] = []
-        shown: list[tuple[int, Record]] = []
+        shown: list[Shown] = []
         places: list[tuple[Row, Form | None, Whose | None, int, int]] = []  # person, or number of the old and of the new record
         for row in rows:
             form = self._form(row.change.relation)
             if form is not None:
                 whose = self._known(form, row.change, shown) if form.alone else None
-                places.append((row, form, whose, -1, -1) if whose else (row, form, None, *_ask(row.change, form, asked, shown)))
+                places.append((row, form, whose, -1, -1) if whose else (row, form, None, *_ask(row.change, form, shown)))
             elif row.change.relation.oid not in self.roots:
                 places.append((row, None, None, -1, -1))
         made.changes = len(places)
-        resolved = self.owners.resolve(asked, shown) if asked or shown else []
+        resolved = self.owners.resolve(shown) if shown else []
         jobs: list[_Job] = []
         for row, form, whose, before, after in places:
             if form is None:
@@ -154,7 +153,7 @@ class Writer:
             found = self._forms[id(relation)] = relation, Form(relation, node, self.owners) if node else None
         return found[1]
 
-    def _known(self, form: Form, change: Change, shown: list[tuple[int, Record]]) -> Whose | None:
+    def _known(self, form: Form, change: Change, shown: list[Shown]) -> Whose | None:
         """Return the one person whom a row names by itself, in the log of a known controller; None for every other row."""
         raw = form.raw(change)
         if raw is None:
@@ -171,7 +170,7 @@ class Writer:
                 return None
             found = form.seen[raw] = self._person(controller, SubjectRef(owner.kind, owner.key)), record
         if form.named:
-            shown.append((form.oid, found[1]))
+            shown.append((form.oid, found[1], False))
         return found[0]
 
     def _person(self, controller: str, ref: SubjectRef) -> Whose:
@@ -281,22 +280,19 @@ class Writer:
         return found
 
 
-def _ask(change: Change, form: Form, asked: list[tuple[int, Record]], shown: list[tuple[int, Record]]) -> tuple[int, int]:
+def _ask(change: Change, form: Form, shown: list[Shown]) -> tuple[int, int]:
     """Ask for the people of a row before and after; returns the numbers of both questions, -1 for none."""
     old = form.record(change.old) if change.old is not None and not change.partial else None
     new = form.record(change.new) if change.new is not None else None
     if new is None and change.old is not None and old is None:
         old = form.record(change.old)  # the key's columns are all that is left of it
     before = after = -1
-    first = len(asked)
     if old is not None and old != new:
-        before = len(asked)
-        asked.append((form.oid, old))
+        before = len(shown)
+        shown.append((form.oid, old, True))
     if new is not None:
-        after = len(asked)
-        asked.append((form.oid, new))
-    if form.named:
-        shown.extend(asked[first:])
+        after = len(shown)
+        shown.append((form.oid, new, True))
     return before, after
 
 

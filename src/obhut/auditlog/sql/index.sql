@@ -55,12 +55,16 @@ CROSS JOIN LATERAL (
     ORDER BY at DESC, seq DESC LIMIT %(limit)s
 ) AS found ORDER BY at DESC, seq DESC LIMIT %(limit)s
 
--- find_by_subject: the youngest entries about a person in a log; one probe a quarter of a million entries
-SELECT DISTINCT i.at, i.seq FROM generate_series(0, %(size)s >> 18) AS part (number)
-JOIN auditlog_index i ON i.period = %(period)s AND i.log = %(log)s AND (i.seq >> 18) = part.number AND i.subject = ANY(%(subjects)s::uuid[])
-WHERE i.subject IS NOT NULL AND i.topic = ANY(%(topics)s) AND i.at >= %(since)s AND i.at < %(until)s
-  AND (i.at, i.seq) < (%(before_at)s, %(before_seq)s)
-ORDER BY i.at DESC, i.seq DESC LIMIT %(limit)s
+-- find_by_subject: the youngest entries about a person in a log; one probe a quarter of a million entries, whatever the planner believes of them
+SELECT DISTINCT at, seq FROM generate_series(0, %(size)s >> 18) AS part (number)
+CROSS JOIN LATERAL (
+    SELECT at, seq, topic FROM auditlog_index i
+    WHERE i.period = %(period)s AND i.log = %(log)s AND (i.seq >> 18) = part.number AND i.subject = ANY(%(subjects)s::uuid[])
+      AND i.subject IS NOT NULL
+    OFFSET 0
+) AS found
+WHERE topic = ANY(%(topics)s) AND at >= %(since)s AND at < %(until)s AND (at, seq) < (%(before_at)s, %(before_seq)s)
+ORDER BY at DESC, seq DESC LIMIT %(limit)s
 
 -- acts: what Obhut did and no log says yet, oldest first
 SELECT id, controller, database, at, name, detail FROM auditlog_act WHERE database = %s ORDER BY id LIMIT %s

@@ -29,8 +29,10 @@ GRANT EXECUTE ON FUNCTION obhut.context(text, text, text) TO PUBLIC;
 CREATE OR REPLACE FUNCTION obhut.before_change() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 BEGIN
-  PERFORM set_config('obhut.known', '1', true);
-  PERFORM pg_logical_emit_message(true, 'obhut', ('{"k":"fact"}'::jsonb || obhut.known())::text);
+  -- The same members as obhut.known(), written out: this runs in every transaction, and a call of a function that switches its search path is dear.
+  PERFORM set_config('obhut.known', '1', true),
+          pg_logical_emit_message(true, 'obhut', json_build_object('k', 'fact', 'u', session_user, 'r', nullif(current_setting('role'), 'none'),
+                                  'a', current_setting('application_name'), 'c', host(inet_client_addr()))::text);
   RETURN NULL;
 END $function$;
 REVOKE ALL ON FUNCTION obhut.before_change() FROM PUBLIC;
