@@ -46,6 +46,7 @@ class Scale:
     estate: int  # people in the database that belongs to a list of that many tombstones
     rivals: int  # people in the slice that peers mask; 0: they do not run
     seconds: int  # of one run of pgbench
+    turns: int  # of pgbench, each way
     changes: int  # that wait for capture
     entries: int  # of an audit log
 
@@ -62,6 +63,7 @@ SCALES = {
         estate=260_000,
         rivals=13_000,
         seconds=10,
+        turns=6,
         changes=200_000,
         entries=10_000_000,
     ),
@@ -76,6 +78,7 @@ SCALES = {
         estate=1_200,
         rivals=0,
         seconds=1,
+        turns=1,
         changes=4_000,
         entries=20_000,
     ),
@@ -154,9 +157,8 @@ def clone(run: Run) -> Iterator[Comparison]:
 def capture(run: Run) -> Iterator[Comparison]:
     """Run pgbench with and without the audit log, and catch up with changes."""
     scale = run.scale
-    turns = 2 * scale.rounds
-    with run.say(f"running pgbench three ways, {turns} times each, and capturing {scale.changes:,} changes"):
-        yield from capturing.measure(run.place / "capture", scale.seconds, scale.changes, turns)
+    with run.say(f"running pgbench three ways, {scale.turns} times each, and capturing {scale.changes:,} changes"):
+        yield from capturing.measure(run.place / "capture", scale.seconds, scale.changes, scale.turns)
 
 
 def audit(run: Run) -> Iterator[Comparison]:

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from bench.measure import Comparison, compare, watched
+from bench.measure import Comparison, compare, forget_peak, watched
 from obhut.auditlog import bundles, entries, hashes, log
 from obhut.auditlog.entries import Entry, Fact, Position, Sealed
 from obhut.auditlog.export import Exporter
@@ -75,6 +75,7 @@ def measure(place: Path, total: int, step: int) -> list[Comparison]:
     settings = load(file)
     open_control(settings)
     try:
+        forget_peak()
         with watched(os.getpid()) as memory:
             curve = list(grow(settings, total, step))
             leaf, entry = verified(settings, place / "bundle")

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import house, shop
-from bench.measure import Comparison, compare
+from bench.measure import Comparison, compare, forget_peak
 from obhut.auditlog.capture import enable, follow
 from obhut.controllers import register
 from obhut.foundation.settings import FILE_NAME, Settings, load
@@ -134,6 +134,7 @@ def _ingest(place: Path, cluster: Cluster, changes: int, rounds: int) -> list[Co
         session.execute(sql.trusted(_STATEMENTS["people"]))
     settings = _installed(place / "ingest", url, _PEOPLE, name)
     each: list[float] = []
+    forget_peak()
     try:
         enable.enable(settings, name, house.ACTOR, house.CLOCK)
         for _ in range(rounds):

@@ -130,6 +130,11 @@ class Memory:
         self._together = max(self._together, now)
 
 
+def forget_peak() -> None:
+    """Let the kernel count this process's peak of memory anew: other parts may have run in it before."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 @contextmanager
 def watched(root: int) -> Iterator[Memory]:
     """Watch the memory of a process and its descendants, servers of PostgreSQL left out, while the block runs."""
