@@ -52,7 +52,7 @@ def _ended(club: Club) -> None:
     assert club.personal() == club.everybody() - club.gone()
     assert _tombstones(club) == {"effective": len(club.gone())}
     with club.installation.control_session() as control:
-        assert control.value("SELECT count(*) FROM retention_case") == 0
+        assert control.row("SELECT (SELECT count(*) FROM retention_case), (SELECT count(*) FROM retention_part)") == (0, 0)
 
 
 def test_killed_anywhere_all_are_anonymised_or_none(installed: Installation) -> None:

@@ -97,7 +97,8 @@ def test_killed_anywhere_and_resumed_everybody_is_anonymised_once(story: Story) 
     assert len([one for one in listed if one["action"] == "anonymise"]) == 20
     assert story.obhut("retention", "run", "club")["resumed"] == 0
     with story.club.control_session() as session:
-        assert session.value("SELECT count(*) FROM retention_case") == 0, "cases are forgotten with their end"
+        left = session.row("SELECT (SELECT count(*) FROM retention_case), (SELECT count(*) FROM retention_part)")
+        assert left == (0, 0), "cases are forgotten with their end"
 
 
 def test_the_promise_is_kept_once_everybody_is_covered(story: Story) -> None:
@@ -155,5 +156,5 @@ def test_no_word_of_a_person_was_said(story: Story) -> None:
     said = "".join(result.said for result in story.obhut.log)
     assert "ecret" not in said.replace("webhook_secret", "")
     with story.club.control_session() as session:
-        for table in ("retention_rule", "retention_case", "retention_hold", "retention_sweep", "procrastinate_jobs"):
+        for table in ("retention_rule", "retention_case", "retention_part", "retention_hold", "retention_sweep", "procrastinate_jobs"):
             assert "ecret" not in (session.value(f"SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t"))

@@ -115,8 +115,9 @@ def record(tombstones: Sequence[NewTombstone], clock: Clock) -> list[Tombstone]:
         epochs, known = _known(session, prepared)
         fresh: dict[object, Prepared] = {}
         for one in prepared:
-            if _identity(one.new) not in known:
-                fresh.setdefault(_identity(one.new), one)
+            identity = _identity(one.new)
+            if identity not in known:
+                fresh.setdefault(identity, one)
         batch = batches.place(list(fresh.values()), before, now, epochs)
         if len(fresh) == len(prepared):
             return batch, batch.tombstones

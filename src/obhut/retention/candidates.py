@@ -7,6 +7,7 @@ erasure list has forgotten meanwhile. Somebody about whom nothing is known (no m
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,10 +45,12 @@ class Inactivity:
         graph: the data map resolved against it.
         kind: subject kind of the map.
         zone: IANA name; dates and times without a zone are read in it.
+        beside: a second session on it, which counts everybody while the first counts the inactive; without it, one after the other.
     """
 
-    def __init__(self, session: Session, graph: Graph, kind: str, zone: str) -> None:
+    def __init__(self, session: Session, graph: Graph, kind: str, zone: str, *, beside: Session | None = None) -> None:
         self._session = session
+        self._beside = beside or session
         self._graph = graph
         self._subject: Subject = graph.subject(kind)
         self._table: Table = graph.catalogue.tables[self._subject.table]
@@ -62,11 +65,15 @@ class Inactivity:
 
     def figures(self, due: datetime, soon: datetime) -> dict[str, Figures]:
         """Return the figures of each controller by its canonical key; ``soon`` is the later of the two moments."""
-        everybody = self._grouped(SQL("true"))
-        certain = any(column.not_null for column in self._own)
-        unknown = {} if certain else self._grouped(SQL("NOT ({})").format(self._known()))
-        before = self._grouped(self._inactive(due))
-        later = before if soon == due else self._grouped(self._inactive(soon))
+        with ThreadPoolExecutor(1, "figures") as pool:
+            counting = pool.submit(self._grouped, self._beside, SQL("true"))
+            if self._beside is self._session:
+                wait([counting])  # a session answers one question at a time
+            certain = any(column.not_null for column in self._own)
+            unknown = {} if certain else self._grouped(self._session, SQL("NOT ({})").format(self._known()))
+            before = self._grouped(self._session, self._inactive(due))
+            later = before if soon == due else self._grouped(self._session, self._inactive(soon))
+            everybody = counting.result()
         return {
             controller: Figures(number, unknown.get(controller, 0), before.get(controller, 0), later.get(controller, 0))
             for controller, number in everybody.items()
@@ -111,14 +118,14 @@ class Inactivity:
 
     # -- parts ----------------------------------------------------------------------------------------------------------------
 
-    def _grouped(self, condition: Composable) -> dict[str, int]:
+    def _grouped(self, session: Session, condition: Composable) -> dict[str, int]:
         """Count by controller; a scan for each question, because only what stands in WHERE is joined well, whatever the indexes."""
         columns, joins = self._owner()
         numbers = SQL(", ").join(trusted(str(number)) for number in range(1, len(columns) + 1))
         query = SQL("SELECT {columns}, count(*) FROM {people}{joins} WHERE s.obhut_personal AND {condition} GROUP BY {numbers}").format(
             columns=SQL(", ").join(columns), people=self._people(), joins=joins, condition=condition, numbers=numbers
         )
-        return {canonical_key(key): number for *key, number in self._session.rows(query, []) if None not in key}
+        return {canonical_key(key): number for *key, number in session.rows(query, []) if None not in key}
 
     def _of(self, keys: Sequence[Key], condition: Composable) -> set[Key]:
         if not keys:

@@ -1,4 +1,8 @@
-"""Cases: who was told, and who is being anonymised right now. A case goes when it is closed."""
+"""Cases: who was told, and who is being anonymised right now. A case goes when it is closed.
+
+Whoever is taken without having been told stands in a part (:mod:`obhut.retention.parts`) as long as the process lives, and gets a case when
+it has died.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from django.db.models import Count, F, Q
 from obhut.controllers.vocabulary import canonical_key
 from obhut.foundation.ids import new_id, new_ids
 from obhut.postgres.control import Deferred, control_safe
+from obhut.retention import parts
 from obhut.retention.rules import Rule
 from obhut.retention.vocabulary import CaseState
 
@@ -32,7 +37,8 @@ FROM ROWS FROM (json_array_elements_text(%s::json), json_array_elements_text(%s:
 ON CONFLICT (database, subject_kind, key) DO UPDATE SET state = 'taken', rule_id = excluded.rule_id
 """
 _AMONG = "database = %s AND subject_kind = %s AND key = ANY(ARRAY(SELECT json_array_elements_text(%s::json)))"
-_CLOSE = f"DELETE FROM retention_case WHERE {_AMONG}"  # noqa: S608 - a constant
+_RETAKE = f"UPDATE retention_case SET state = 'taken', rule_id = %s WHERE {_AMONG} RETURNING key"  # noqa: S608 - a constant
+_CLOSE = f"DELETE FROM retention_case WHERE {_AMONG} RETURNING key"  # noqa: S608 - a constant
 _TAKEN = f"SELECT rule_id, json_agg(key)::text FROM retention_case WHERE {_AMONG} AND state = 'taken' GROUP BY rule_id"  # noqa: S608 - as above
 GIVE_UP = 5  # attempts after which an address counts as unreachable
 
@@ -62,16 +68,32 @@ def open_cases(rule: Rule, keys: Sequence[Key], now: datetime) -> None:
 
 def take(rule: Rule, keys: Sequence[Key], now: datetime) -> None:
     """Note that these people are about to be anonymised, before it is done: a crash leaves who has to be looked at again."""
-    ids, texts = json.dumps(new_ids("case", len(keys))), _texts(keys)
+    texts = [canonical_key(key) for key in keys]
     with control_safe(), connection.cursor() as cursor:
-        cursor.execute(_TAKE, [rule.id, rule.database, rule.subject_kind, now, ids, texts])
+        cursor.execute(_RETAKE, [rule.id, rule.database, rule.subject_kind, json.dumps(texts)])
+        told = {text for (text,) in cursor.fetchall()}
+    if untold := [text for text in texts if text not in told]:
+        parts.add(rule.id, rule.database, rule.subject_kind, untold, now)
+
+
+def unfold(database: str) -> int:
+    """Make cases of what a process that died had taken, and return how many people that were."""
+    number = 0
+    for part in parts.left_behind(database):
+        ids, number = json.dumps(new_ids("case", len(part.keys))), number + len(part.keys)
+        with connection.cursor() as cursor:
+            cursor.execute(_TAKE, [part.rule, database, part.kind, part.made_at, ids, json.dumps(part.keys)])
+    return number
 
 
 def close(database: str, kind: str, keys: Iterable[Key]) -> int:
     """Forget the cases of people who were anonymised, are active again or are gone; return how many there were."""
+    texts = [canonical_key(key) for key in keys]
     with control_safe(), connection.cursor() as cursor:
-        cursor.execute(_CLOSE, [database, kind, _texts(keys)])
-        return int(cursor.rowcount)
+        cursor.execute(_CLOSE, [database, kind, json.dumps(texts)])
+        told = {text for (text,) in cursor.fetchall()}
+    untold = [text for text in texts if text not in told]
+    return len(told) + (len(untold) if parts.remove(database, kind, untold) else 0)
 
 
 def of_rule(rule: Rule, state: CaseState, *, limit: int | None = None) -> list[Case]:
@@ -95,7 +117,8 @@ def taken(database: str, kind: str, keys: Sequence[Key]) -> dict[Key, str]:
     by_text = {canonical_key(key): key for key in keys}
     with control_safe(), connection.cursor() as cursor:
         cursor.execute(_TAKEN, [database, kind, json.dumps(list(by_text))])
-        return {by_text[text]: rule for rule, texts in cursor.fetchall() for text in json.loads(texts)}
+        told = {by_text[text]: rule for rule, texts in cursor.fetchall() for text in json.loads(texts)}
+    return {by_text[text]: rule for text, rule in parts.among(database, kind, by_text).items()} | told
 
 
 def in_state(database: str, kind: str, state: CaseState) -> list[Key]:
@@ -127,15 +150,13 @@ def failed(ids: Sequence[str], now: datetime) -> int:
 
 
 def counts(rule: Rule) -> dict[CaseState, int]:
-    """Return how many cases of a rule there are in each state."""
+    """Return how many people of a rule there are in each state."""
     with control_safe():
         rows = models.Case.objects.filter(rule_id=rule.id).values_list("state").annotate(Count("id"))
-        return {CaseState(state): number for state, number in rows}
-
-
-def _texts(keys: Iterable[Key]) -> str:
-    """Return keys as a JSON array of their canonical texts: the driver would take longer for an array of the server's."""
-    return json.dumps([canonical_key(key) for key in keys])
+        found = {CaseState(state): number for state, number in rows}
+    if untold := sum(len(part.keys) for part in parts.listed(rule.database) if part.rule == rule.id):
+        found[CaseState.TAKEN] = found.get(CaseState.TAKEN, 0) + untold
+    return found
 
 
 def _new(rule: Rule, key: Key, state: CaseState, now: datetime) -> models.Case:

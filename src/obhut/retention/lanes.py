@@ -50,14 +50,15 @@ class Lanes:
         """Close what was opened beside the first lane."""
         self._stack.close()
 
-    def each(self, kind: str, parts: Sequence[Sequence[Key]], work: Work) -> None:
-        """Do the work for each part.
+    def each(self, kind: str, parts: Sequence[Sequence[Key]], work: Work, meanwhile: Callable[[], None]) -> None:
+        """Do the work for each part, and ``meanwhile``, in the caller's thread, something that touches neither lane.
 
         Raises:
             ObhutError: the first failure; parts that were begun are carried to their end, the others are not begun.
         """
         eraser, guard = self._open[0]
         if len(parts) < LANES or eraser.short_way(kind, Action.ANONYMISE, self._clock, len(parts[0])) is None:
+            meanwhile()
             for part in parts:
                 work(eraser, guard, part)
             return
@@ -67,6 +68,7 @@ class Lanes:
             waiting.put(part)
         with ThreadPoolExecutor(LANES, "lane") as pool:
             lanes = [pool.submit(self._run, *lane, waiting, work) for lane in self._open]
+            meanwhile()
         for ended in lanes:
             ended.result()
 

@@ -90,6 +90,22 @@ class Case(models.Model):
         indexes: ClassVar = [models.Index(fields=["rule", "state", "told_at"], name="retention_case_due")]
 
 
+class Part(models.Model):
+    """People whom a sweep is anonymising together; gone with their transaction."""
+
+    id = models.CharField(primary_key=True, max_length=64)
+    rule = models.ForeignKey(Rule, on_delete=models.PROTECT, related_name="parts", db_index=False)
+    database = models.CharField(max_length=63)
+    subject_kind = models.CharField(max_length=63)
+    keys = models.TextField()  # JSON array of canonical keys
+    made_at = models.DateTimeField()
+
+    class Meta:
+        """As many rows as lanes, and what a process that died has left."""
+
+        db_table = "retention_part"
+
+
 class Hold(models.Model):
     """Somebody, or all of a controller's people of a kind, who must not be anonymised for now."""
 

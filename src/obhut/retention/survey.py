@@ -73,12 +73,24 @@ class Survey:
         graph: the data map resolved against it.
         actor: who asks.
         clock: tells the time.
+        beside: a second session on it, to count in both at the same time.
     """
 
-    def __init__(self, settings: Settings, database: str, session: Session, graph: Graph, actor: Actor, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: str,
+        session: Session,
+        graph: Graph,
+        actor: Actor,
+        clock: Clock,
+        *,
+        beside: Session | None = None,
+    ) -> None:
         self._settings = settings
         self._database = database
         self._session = session
+        self._beside = beside
         self._graph = graph
         self._actor = actor
         self._clock = clock
@@ -91,7 +103,7 @@ class Survey:
         # Controllers with the same terms are counted by one statement, however many they are.
         for (kind, zone, *_), members in groupby(sorted(listed, key=_alike), key=_alike):
             alike = list(members)
-            inactivity = Inactivity(self._session, self._graph, kind, zone)
+            inactivity = Inactivity(self._session, self._graph, kind, zone, beside=self._beside)
             at = moments(alike[0], now)
             figures = inactivity.figures(at.due, at.soon)
             held = holds.held(self._database, kind, now)

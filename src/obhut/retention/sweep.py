@@ -1,5 +1,8 @@
 """Carry out what the rules say: tell people, wait, anonymise those who did not come back.
 
+While the people of one rule are anonymised, those of the next are chosen, so that the server is not idle in between. A choice is only that:
+the look under the lock decides.
+
 Order, and why it survives a crash: a case is noted as taken before anybody of it is touched, the rows are locked, looked at once more and
 changed in the transaction in which their tombstones are recorded, and the case goes when the second look found nothing left. A process
 that dies leaves cases that are taken; the next sweep finishes those whose tombstone is recorded and looks at the others anew.
@@ -7,10 +10,11 @@ that dies leaves cases that are taken; the next sweep finishes those whose tombs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import islice
 from threading import Lock
 
 from obhut.datamap.graph import Graph
@@ -26,6 +30,7 @@ from obhut.foundation.faultpoints import reach
 from obhut.foundation.ids import new_id
 from obhut.foundation.settings import Settings
 from obhut.journal import locks
+from obhut.postgres.connections import Session
 from obhut.retention import cases, holds, notices, records, rows
 from obhut.retention.candidates import Inactivity
 from obhut.retention.cases import chunks
@@ -99,16 +104,32 @@ def run(settings: Settings, database: str, actor: Actor, clock: Clock) -> Report
             stack.enter_context(collecting_rarely())
             eraser = stack.enter_context(Eraser(settings, database))
             guard = stack.enter_context(guarding(settings, database, clock))
+            url = settings.database(database).url
+            choosing = stack.enter_context(Session.connect(url, application_name="obhut retention", settings={"jit": "off"}))
             lanes = stack.enter_context(Lanes(settings, eraser, guard, clock))
-            return _Sweeper(settings, eraser, guard, lanes, actor, clock).run()
+            return _Sweeper(settings, eraser, choosing, guard, lanes, actor, clock).run()
     finally:
         locks.release(name)
 
 
+@dataclass(slots=True)
+class _Chosen:
+    """Whom a rule takes now, with the number of its record; ``failure``: what kept the rule from going on."""
+
+    rule: Rule
+    record: int
+    numbers: Numbers
+    keys: list[Key]
+    failure: ObhutError | None = None
+
+
 class _Sweeper:
-    def __init__(self, settings: Settings, eraser: Eraser, guard: ActivityGuard, lanes: Lanes, actor: Actor, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, eraser: Eraser, choosing: Session, guard: ActivityGuard, lanes: Lanes, actor: Actor, clock: Clock
+    ) -> None:
         self._settings = settings
         self._eraser = eraser
+        self._choosing = choosing  # the eraser's own session belongs to a lane
         self._guard = guard
         self._lanes = lanes
         self._counting = Lock()  # of numbers that several lanes add to
@@ -122,8 +143,8 @@ class _Sweeper:
         records.interrupt(self._database, self._clock.now())
         graph = self._eraser.checked()
         resumed = self._resume(graph)
-        survey = Survey(self._settings, self._database, self._eraser.session, graph, self._actor, self._clock)
-        done = [self._rule(plan_) for plan_ in survey.plans()]
+        survey = Survey(self._settings, self._database, self._choosing, graph, self._actor, self._clock, beside=self._eraser.session)
+        done = self._rules(survey.plans(), graph)
         done += [self._rows(each) for each in rows.plans(self._eraser, self._actor, self._clock)]
         return Report(self._run, self._database, resumed, tuple(done))
 
@@ -132,6 +153,7 @@ class _Sweeper:
     def _resume(self, graph: Graph) -> int:
         """Finish the anonymisations that an earlier run recorded and did not confirm; whoever is active again is spared."""
         number = 0
+        cases.unfold(self._database)
         for kind in graph.subjects:
             for keys in chunks(cases.in_state(self._database, kind, CaseState.TAKEN), CHUNK):
                 listed = known.by_keys(self._database, kind, keys)
@@ -144,36 +166,56 @@ class _Sweeper:
 
     # -- one rule -------------------------------------------------------------------------------------------------------------
 
-    def _rule(self, plan_: RulePlan) -> SweepRecord:
-        rule = plan_.rule
-        record = records.begin(self._run, rule.id, plan_, self._actor, self._clock.now())
-        numbers = Numbers()
+    def _rules(self, plans: Sequence[RulePlan], graph: Graph) -> list[SweepRecord]:
+        following = iter(plans)
+        ahead = [self._choose(next(following), graph)] if plans else []
+        done: list[SweepRecord] = []
+
+        def choose_next() -> None:
+            ahead.extend(self._choose(plan_, graph) for plan_ in islice(following, 1))
+
+        while ahead:
+            done.append(self._finish(ahead.pop(), choose_next))
+            if not ahead:
+                choose_next()  # what failed before it came to that
+        return done
+
+    def _choose(self, plan_: RulePlan, graph: Graph) -> _Chosen:
+        """Tell whom the rule tells, and return whom it takes."""
+        chosen = _Chosen(plan_.rule, records.begin(self._run, plan_.rule.id, plan_, self._actor, self._clock.now()), Numbers(), [])
         try:
             if not plan_.obstacle:
-                self._carry_out(plan_, moments(rule, self._clock.now()), numbers)
+                self._survey(plan_, moments(plan_.rule, self._clock.now()), graph, chosen)
         except ObhutError as error:
-            return records.end(record, numbers, self._clock.now(), error.code)
-        return records.end(record, numbers, self._clock.now())
+            chosen.failure = error
+        return chosen
 
-    def _carry_out(self, plan_: RulePlan, at: Moments, numbers: Numbers) -> None:
+    def _survey(self, plan_: RulePlan, at: Moments, graph: Graph, chosen: _Chosen) -> None:
         rule = plan_.rule
-        inactivity = Inactivity(self._eraser.session, self._eraser.graph, rule.subject_kind, rule.zone)
-        numbers.returned += self._close_returned(rule, inactivity, at)
+        inactivity = Inactivity(self._choosing, graph, rule.subject_kind, rule.zone)
+        chosen.numbers.returned += self._close_returned(rule, inactivity, at)
         held = holds.held(self._database, rule.subject_kind, self._clock.now())
         if rule.controller in held.controllers:
-            numbers.left += plan_.situation.due
+            chosen.numbers.left += plan_.situation.due
             return
-        failure: ObhutError | None = None
         if rule.notice:
             try:
-                self._tell(plan_, inactivity, at, held, numbers)
+                self._tell(plan_, inactivity, graph, at, held, chosen.numbers)
             except ObhutError as error:
-                failure = error  # who was told before is anonymised nevertheless
+                chosen.failure = error  # who was told before is anonymised nevertheless
         ready = self._ready(plan_, inactivity, at, held)
-        self._anonymise(rule, list(chunks(ready[: plan_.take], CHUNK)), numbers)
-        numbers.left += max(0, len(ready) - plan_.take)
-        if failure is not None:
-            raise failure
+        # In the order of the list's index: what is asked for a part's keys reads no other part's entries.
+        chosen.keys = sorted(ready[: plan_.take])
+        chosen.numbers.left += max(0, len(ready) - plan_.take)
+
+    def _finish(self, chosen: _Chosen, meanwhile: Callable[[], None]) -> SweepRecord:
+        """Anonymise whom a rule takes, while the next rule chooses."""
+        failure = chosen.failure
+        try:
+            self._anonymise(chosen.rule, list(chunks(chosen.keys, CHUNK)), chosen.numbers, meanwhile)
+        except ObhutError as error:
+            failure = error
+        return records.end(chosen.record, chosen.numbers, self._clock.now(), failure.code if failure else "")
 
     def _close_returned(self, rule: Rule, inactivity: Inactivity, at: Moments) -> int:
         """Forget the cases of people who came back, were erased, or were anonymised by other means."""
@@ -183,7 +225,7 @@ class _Sweeper:
             number += cases.close(self._database, rule.subject_kind, [key for key in keys if key not in still])
         return number
 
-    def _tell(self, plan_: RulePlan, inactivity: Inactivity, at: Moments, held: holds.Held, numbers: Numbers) -> None:
+    def _tell(self, plan_: RulePlan, inactivity: Inactivity, graph: Graph, at: Moments, held: holds.Held, numbers: Numbers) -> None:
         rule = plan_.rule
         if plan_.tell:
             without = {*cases.keys_with_cases(self._database, rule.subject_kind), *held.of(rule.controller)}
@@ -193,7 +235,7 @@ class _Sweeper:
         waiting = [case for case in cases.of_rule(rule, CaseState.WAITING) if case.key not in held.people]
         if not waiting:
             return
-        with notices.opened(self._settings.database(self._database).notices, self._eraser.session, self._eraser.graph) as channel:
+        with notices.opened(self._settings.database(self._database).notices, self._choosing, graph) as channel:
             if channel is not None:
                 told, again = notices.tell(channel, rule, waiting, _first_day(rule, at.day), self._clock)
                 numbers.told += told
@@ -215,7 +257,7 @@ class _Sweeper:
         more = inactivity.select(at.due, values(rule.controller_key), room, {*found, *held.of(rule.controller)})
         return [*found, *more]
 
-    def _anonymise(self, rule: Rule, parts: Sequence[Sequence[Key]], numbers: Numbers) -> None:
+    def _anonymise(self, rule: Rule, parts: Sequence[Sequence[Key]], numbers: Numbers, meanwhile: Callable[[], None]) -> None:
         def work(eraser: Eraser, guard: ActivityGuard, keys: Sequence[Key]) -> None:
             cases.take(rule, keys, self._clock.now())
             reach("retention.taken")
@@ -228,7 +270,7 @@ class _Sweeper:
                 numbers.rows_changed += done.outcome.changed + done.outcome.deleted
             reach("retention.closed")
 
-        self._lanes.each(rule.subject_kind, parts, work)
+        self._lanes.each(rule.subject_kind, parts, work, meanwhile)
 
     # -- rows -----------------------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
-from support.studio import Club
+from support.studio import ACTOR, Club, opened
 
 from obhut.erasure import guarded, known, ledger
 from obhut.erasure.entries import State
 from obhut.erasure.erase import Eraser
 from obhut.foundation.errors import ObhutError
 from obhut.retention import cases, lanes, sweep
+from obhut.retention.vocabulary import CaseState
 
 pytestmark = pytest.mark.postgres
 
@@ -66,6 +67,52 @@ def test_a_failure_stops_both_lanes_and_the_next_run_ends_it(club: Club, monkeyp
     club.run(rule)
     assert club.personal() == club.everybody() - club.gone()
     assert _states(club) == [State.EFFECTIVE] * 10
+
+
+def test_whom_a_dead_sweep_had_taken_the_next_takes_with_the_others(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those who were taken and not recorded each has a case; they are taken again in one part with people who have none, and nothing is left."""
+
+    class Died(BaseException):
+        pass
+
+    def die(name: str) -> None:
+        if name == "retention.taken":
+            raise Died
+
+    rule = club.rule()
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "CHUNK", 4)
+        patch.setattr(sweep, "reach", die)
+        with pytest.raises(Died):
+            club.run(rule)
+    assert cases.counts(rule)[CaseState.TAKEN] in {4, 8}, "one part a lane"
+    assert cases.unfold("club") in {4, 8} and cases.unfold("club") == 0
+    assert len(cases.of_rule(rule, CaseState.TAKEN)) == cases.counts(rule)[CaseState.TAKEN]
+    done = club.run(rule)
+    assert (done.anonymised, done.returned, cases.counts(rule)) == (10, 0, {})
+    assert club.personal() == club.everybody() - club.gone()
+
+
+def test_the_next_rule_chooses_meanwhile_and_a_failure_does_not_stop_it(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of two rules fails before anybody is taken: the other is carried out, each has one record, and the next run ends the first."""
+    with opened(club.installation) as other:
+        listed = {club.rule().id, other.rule().id}
+        original, failed = lanes.Lanes.each, list[str]()
+
+        def fails_once(self: lanes.Lanes, *given: object) -> None:
+            if not failed:
+                failed.append("once")
+                raise ObhutError("no lane opens")
+            original(self, *given)  # type: ignore[arg-type]  # passed on as they are
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lanes.Lanes, "each", fails_once)
+            first = [one for one in sweep.run(club.settings, "club", ACTOR, club.clock).records if one.rule in listed]
+        assert {one.rule for one in first} == listed and len(first) == 2
+        assert sorted((bool(one.error_code), one.anonymised) for one in first) == [(False, 10), (True, 0)]
+        again = [one for one in sweep.run(club.settings, "club", ACTOR, club.clock).records if one.rule in listed]
+        assert sorted(one.anonymised for one in again) == [0, 10]
+        assert (club.personal() & club.gone(), other.personal() & other.gone()) == (set(), set())
 
 
 @pytest.mark.parametrize("way", ["short", "long"])
