@@ -44,7 +44,7 @@ from obhut.retention.rules import Rule
 from obhut.retention.survey import Moments, Survey, Uncovered, moments, values
 from obhut.retention.vocabulary import CaseState
 
-CHUNK = 2_500  # people a transaction at the most: their rows are locked while it runs
+CHUNK = 5_000  # people a transaction at the most: their rows are locked while it runs
 Key = tuple[str, ...]
 
 
