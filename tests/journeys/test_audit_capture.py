@@ -6,7 +6,9 @@ import base64
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,35 @@ sql("UPDATE patient SET first_name = 'nobody' WHERE id = 6")
 """
 
 
+# Two applications on SQLAlchemy whose transactions take turns on one connection of the server: one says who acts, the other never does.
+ALCHEMY = """
+import sys
+from sqlalchemy import create_engine, text
+from obhut.client import acting
+from obhut.client.sqlalchemy import install
+ours, theirs = (create_engine(sys.argv[1], future=True) for _ in range(2))
+install(ours)
+pids = set()
+def change(connection, word):
+    pids.add(connection.execute(text("SELECT pg_backend_pid()")).scalar())
+    connection.execute(text("UPDATE patient SET first_name = :word WHERE id = 10"), {"word": word})
+for number in (1, 2):
+    with acting(f"account-{number}", request=f"req-{number}"), ours.begin() as connection:
+        change(connection, f"claimed {number}")
+    with theirs.begin() as connection:
+        change(connection, "the other one")
+with acting("account-3"), ours.begin() as connection:
+    try:
+        with connection.begin_nested():
+            change(connection, "undone")
+            raise KeyError
+    except KeyError:
+        pass
+    change(connection, "after the savepoint")
+with ours.begin() as connection:
+    change(connection, "nobody")
+print(len(pids))
+"""
 before: dict[str, str] = {}  # replica identities before capture
 
 
@@ -221,6 +252,51 @@ def test_django_middleware(clinic: Installation, logs: Logs) -> None:
         ("auto", "user-2", "req-2"),
         ("block", "user-2", "req-2"),
         ("nobody", None, None),
+    ]
+
+
+@contextmanager
+def pooled(clinic: Installation) -> Iterator[str]:
+    """Give the URL of a PgBouncer in transaction mode that has one connection to the server."""
+    folder = clinic.folder / "pool"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\nclinic = host={clinic.cluster.socket_directory} port=5432 dbname=clinic user=obhut\n"
+        f"[pgbouncer]\nlisten_addr =\nlisten_port = 6432\nunix_socket_dir = {folder}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 1\n"
+    )
+    account = ["-u", clinic.cluster.user.name] if clinic.cluster.user else []
+    with (folder / "log").open("w") as log:
+        pooler = subprocess.Popen(["/usr/sbin/pgbouncer", "-q", *account, settings], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 20
+        while not (folder / ".s.PGSQL.6432").exists():
+            assert pooler.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield f"postgresql+psycopg2://obhut@/clinic?host={folder}&port=6432"
+    finally:
+        pooler.terminate()
+        pooler.wait(20)
+
+
+def test_sqlalchemy_behind_a_pooler(clinic: Installation, logs: Logs) -> None:
+    """Behind PgBouncer in transaction mode a claim stays with its transaction: never the neighbour's, never the next one's."""
+    script = clinic.folder / "alchemy.py"
+    script.write_text(ALCHEMY)
+    with pooled(clinic) as url:
+        # Debian's Python and SQLAlchemy: the helper runs in the vendor's application, not in Obhut's environment.
+        command = ["/usr/bin/python3", str(script), url]
+        done = subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    clinic.obhut(*UNTIL)
+    assert [(read.row["new"]["first_name"], (read.actor or {}).get("actor")) for read in of_patient(logs, "10")] == [
+        ("claimed 1", "account-1"),
+        ("the other one", None),
+        ("claimed 2", "account-2"),
+        ("the other one", None),
+        ("after the savepoint", "account-3"),
+        ("nobody", None),
     ]
 
 

@@ -8,6 +8,8 @@
     install(engine)
     with acting("account-17", request="req-5"), Session(engine) as session:
         ...
+
+A claim belongs to a transaction: what an engine in ``AUTOCOMMIT`` changes is logged without one.
 """
 
 from __future__ import annotations
