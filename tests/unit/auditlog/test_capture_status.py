@@ -13,7 +13,7 @@ from obhut.foundation.language import Language, speaking, text
 from obhut.foundation.settings import CaptureSettings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-STATE = state.State("shop", "obhut_audit_shop", "7575", 1, 500, "", {}, NOW - timedelta(days=1), NOW, 1, 0, 0)
+STATE = state.State("shop", "obhut_audit_shop", "7575", 1, 500, "", {}, {}, NOW - timedelta(days=1), NOW, 1, 0, 0)
 SLOT = plan.Slot("pgoutput", active=True, confirmed=500, wal_status="reserved", retained=10, behind=0, left=None)
 
 
@@ -73,3 +73,13 @@ def _value(part: ast.expr) -> str:
         node.value for node in ast.walk(part) if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isalpha()
     ]
     return words[0] if words else "17"
+
+
+def test_every_finding_is_documented() -> None:
+    """Whoever gets a code from monitoring finds it on the page."""
+    tree = ast.parse(Path(str(status.__file__)).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"]
+    codes = {str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)}
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "audit-capture.md").read_text(encoding="utf-8")
+    assert len(codes) > 10
+    assert [code for code in codes if f"`{code}`" not in page] == []

@@ -30,7 +30,7 @@ from obhut.controllers.vocabulary import parse_key
 from obhut.datamap.findings import DataMapError
 from obhut.foundation.clock import Clock
 from obhut.foundation.faultpoints import reach
-from obhut.foundation.lsn import lsn_number
+from obhut.foundation.lsn import lsn_number, lsn_text
 from obhut.foundation.settings import DatabaseSettings, Settings
 from obhut.keystore.subjects import Keyring, unassigned
 from obhut.postgres.connections import Session
@@ -123,7 +123,7 @@ class _Follower:
         self._stale = False  # the catalogue has changed
         self._mark = log.position(recorded.slot)
         self._past = False  # the mark is behind
-        self._observed = dict(recorded.observed)
+        self._observed = self._seen()
         self._looked_at: datetime | None = recorded.heard_at or recorded.enabled_at
         self._look_due = self._beat_due = self._idle_due = 0.0
         self._acknowledged = recorded.acknowledged
@@ -174,7 +174,7 @@ class _Follower:
             self._observed = {}  # oids of tables on another server
         state.change(
             recorded.database, pending="", system_identifier=server.system, timeline=server.timeline, acknowledged=start,
-            observed=self._observed,
+            observed=self._observed, looking={},
         )  # fmt: skip
         self._acknowledged = start
         self._mark = self._log.position(recorded.slot)
@@ -355,17 +355,39 @@ class _Follower:
             for leaf in self._graph.catalogue.leaves(node.table.oid)
         }  # fmt: skip
         found = plan.table_gaps(self._observed, now, told=self._there.event_triggers(), wanted=wanted)
-        at = self._clock.now()
+        at, packed = self._clock.now(), enable.packed(now)
         if found:
-            self._log.append_all(self._for_all(gaps.looked(found, self._writer, at, self._looked_at)))
-            state.count(self._ours.name, acknowledged=None, heard_at=None, changes=0, unassigned=0, gaps=len(found))
-            self._count(0, len(found), 0)
-            reach("audit-follow.look-appended")
-        packed = enable.packed(now)
+            self._tell(found, packed, at)
         if packed != self._observed:
-            state.change(self._ours.name, observed=packed)
+            state.change(self._ours.name, observed=packed, looking={})
             self._observed = packed
         self._looked_at = at
+
+    def _tell(self, found: Sequence[plan.TableGap], packed: dict[str, list[object]], at: datetime) -> None:
+        """Log what a look has found. Its number becomes durable with the entries: after a kill it is known whether they were said."""
+        number = self._told() + 1
+        state.change(self._ours.name, looking={"number": number, "observed": packed})
+        reach("audit-follow.look-noted")
+        mark = Position("look", 1, lsn_text(number), 0)
+        self._log.append_all(self._for_all(gaps.looked(found, self._writer, at, self._looked_at)), source=self._look_source, upto=mark)
+        reach("audit-follow.look-appended")
+        state.count(self._ours.name, acknowledged=None, heard_at=None, changes=0, unassigned=0, gaps=len(found))
+        self._count(0, len(found), 0)
+
+    @property
+    def _look_source(self) -> str:
+        return f"{self._recorded.slot}/look"
+
+    def _told(self) -> int:
+        """Return the number of the last look whose findings are in the logs."""
+        mark = self._log.position(self._look_source)
+        return lsn_number(mark.lsn) if mark else 0
+
+    def _seen(self) -> dict[str, list[object]]:
+        """Return how the tables stood at the last look; one that was killed counts when its findings are in the logs."""
+        looking = self._recorded.looking
+        killed_late = bool(looking) and looking["number"] == self._told()
+        return dict(looking["observed"] if killed_late else self._recorded.observed)
 
     def _count(self, changes: int, found: int, nobody: int) -> None:
         done = self.done

@@ -22,6 +22,7 @@ class Capture(models.Model):
     acknowledged = models.BigIntegerField()  # written before the server is told, so the slot can never be further by our doing
     pending = models.CharField(max_length=40, blank=True, default="")  # reason of a gap whose entry is not written yet
     observed = models.JSONField(default=dict)  # how the captured tables stood when they were last looked at
+    looking = models.JSONField(default=dict)  # a look whose findings are being logged: its number, and how the tables stood
     enabled_at = models.DateTimeField()
     enabled_by = models.CharField(max_length=100)
     heard_at = models.DateTimeField(null=True)  # commit time of the last transaction that was read

@@ -29,6 +29,7 @@ class State:
     acknowledged: int
     pending: str
     observed: Mapping[str, list[object]]
+    looking: Mapping[str, Any]
     enabled_at: datetime
     heard_at: datetime | None
     changes: int
@@ -43,8 +44,8 @@ def find(database: str) -> State | None:
     if row is None:
         return None
     return State(
-        row.database, row.slot, row.system_identifier, row.timeline, row.acknowledged, row.pending, row.observed, row.enabled_at,
-        row.heard_at, row.changes, row.unassigned, row.gaps,
+        row.database, row.slot, row.system_identifier, row.timeline, row.acknowledged, row.pending, row.observed, row.looking,
+        row.enabled_at, row.heard_at, row.changes, row.unassigned, row.gaps,
     )  # fmt: skip
 
 
