@@ -138,10 +138,10 @@ def _row(found: Found, parts: Sequence[Opened]) -> tuple[object, ...]:
     claim: dict[str, str] = next((json.loads(part.plaintext) for part in parts if part.part == "actor" and part.plaintext), {})
     fact = found.entry.fact
     by = claim.get("actor") or (fact.application if fact else "–")
-    return (found.entry.table.removeprefix("public."), found.entry.operation, by, *_values(row))
+    return (Text(found.entry.table.removeprefix("public.")), found.entry.operation, Text(by), *_values(row))
 
 
-def _values(row: Opened | None) -> tuple[Text | str, Text | str]:
+def _values(row: Opened | None) -> tuple[Text, Text]:
     if row is None or row.plaintext is None:
         gone = Text(text("erased"), style="red")
         return gone, gone
@@ -149,8 +149,8 @@ def _values(row: Opened | None) -> tuple[Text | str, Text | str]:
     return _picked(values.get("old", {})), _picked(values.get("new", {}))
 
 
-def _picked(values: dict[str, str | None]) -> str:
-    return ", ".join(str(values[name] or "–") for name in _SHOWN if name in values) or "–"
+def _picked(values: dict[str, str | None]) -> Text:
+    return Text(", ".join(str(values[name] or "–") for name in _SHOWN if name in values) or "–")
 
 
 def _hand_over(scene: Scene) -> None:
