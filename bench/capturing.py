@@ -192,7 +192,8 @@ def _tps(said: str) -> float:
 def _serving(settings: Settings, cluster: Cluster) -> Iterator[None]:
     """Run the consumer as ``obhut serve audit`` does, for the block, which begins when it has caught up."""
     command = [sys.executable, "-m", "obhut.cli.main", "--quiet", "--config", str(settings.path), "serve", "audit"]
-    consumer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    consumer = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)  # as a service is
     try:
         _caught_up(cluster)
         yield

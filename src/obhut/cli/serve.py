@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -73,9 +74,17 @@ def audit() -> None:
     What it has not read yet waits on the server as WAL, within the limit of the slot; "obhut audit status" tells how much.
     """
     here = _part()
-    os.nice(_BEHIND)
+    _step_back()
     with loops.stopping() as stop:
         loops.audit(here.settings, stop, here.clock)
+
+
+def _step_back() -> None:
+    """Lower the priority of this process, and of its session where that is what Linux weighs against others (sched_autogroup)."""
+    with contextlib.suppress(OSError):  # forbidden here, or no such thing
+        os.nice(_BEHIND)
+        if os.getsid(0) == os.getpid():
+            Path("/proc/self/autogroup").write_text(str(_BEHIND), encoding="ascii")
 
 
 def _part() -> Context:
