@@ -161,7 +161,10 @@ def readable(clinic: Installation, ids: set[bytes]) -> set[bytes]:
 def opened_directly(clinic: Installation, ids: set[bytes]) -> list[bytes]:
     """Unwrap keys as they stand in the key table, without asking what was destroyed."""
     with clinic.control_session() as session, Keyring(load(clinic.folder / "obhut.toml")) as keyring:
-        found = session.rows("SELECT owner, epoch, key_id, wrapped FROM keystore_subject WHERE key_id = ANY(%s)", (list(ids),))
+        found = session.rows(
+            "SELECT o.controller, s.epoch, s.key_id, s.wrapped FROM keystore_subject s JOIN keystore_owner o ON o.number = s.owner WHERE s.key_id = ANY(%s)",
+            (list(ids),),
+        )
         assert found and all(row[3] for row in found)
         epochs = keyring.epochs.keys({(row[0], row[1]) for row in found})
         return [epochs[row[0], row[1]].unwrap(bytes(row[2]), bytes(row[3])).secret for row in found]
