@@ -43,7 +43,6 @@ QUESTIONS: Final = 40
 EXPORTED: Final = 300_000  # entries
 _GROWTH: Final = 1.25  # by which the last part of a log may be slower than the first
 _SEARCH: Final = 10.0  # milliseconds a page of entries that stand side by side
-_SCATTERED: Final = 25.0  # and of a person's, each of which lies in another file
 _LEAF: Final = 1e6 / 300_000  # microseconds a leaf
 _MEMORY: Final = 300  # MB
 TABLES: Final = ("public.customer", "public.booking", "public.payment", "public.address", "public.message")
@@ -86,7 +85,7 @@ def measure(place: Path, total: int, step: int) -> list[Comparison]:
     points = tuple(msgspec.to_builtins(point) for point in curve)
     sizes = {"entries": total, "step": step, "people": PEOPLE, "batch": BATCH}
 
-    def found(name: str, what: str, milliseconds: float, bound: float = _SEARCH) -> Comparison:
+    def found(name: str, what: str, milliseconds: float, bound: float | None = _SEARCH) -> Comparison:
         seconds = (milliseconds / 1e3,)
         says = f"a page of the youngest entries of {what}, found in {total:,}"
         return Comparison(name, says, milliseconds, bound, None, seconds, (), sizes, "ms", points)
@@ -100,7 +99,7 @@ def measure(place: Path, total: int, step: int) -> list[Comparison]:
         replace(compare("audit-append", appended, [last.append_us / 1e6], [first.append_us / 1e6], sizes, bound=_GROWTH), curve=points),
         found("audit-search-time", "a time", last.by_time_ms),
         found("audit-search-table", "a table", last.by_table_ms),
-        found("audit-search-person", "a person", last.by_person_ms, _SCATTERED),
+        found("audit-search-person", "a person", last.by_person_ms, None),  # each of them lies in another file
         Comparison("audit-verify", leaves, leaf, _LEAF, None, (leaf / 1e6,), (), sizes, "us"),
         Comparison("audit-verify-whole", whole, entry, None, None, (entry / 1e6,), (), sizes, "us"),
         Comparison("audit-memory", peak, memory.largest / 1e6, _MEMORY, None, (), (), sizes, "MB"),

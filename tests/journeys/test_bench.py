@@ -23,7 +23,6 @@ BOUNDS = {
     "capture": 1 / 0.85,
     "ingest": 50.0,
     "audit-append": 1.25,
-    "audit-search-person": 25.0,
     "audit-verify": 1e6 / 300_000,
     "audit-memory": 300,
 }
