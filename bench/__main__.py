@@ -135,13 +135,10 @@ def erase(run: Run) -> Iterator[Comparison]:
 def sweep(run: Run) -> Iterator[Comparison]:
     """Anonymise the inactive, beside one UPDATE a table by hand."""
     scale = run.scale
-    with (
-        watched(os.getpid()) as own,
-        run.say(f"making {scale.portal:,} people, anonymising the inactive tenth {scale.rounds} times each way"),
-    ):
+    with run.say(f"making {scale.portal:,} people, anonymising the inactive tenth {scale.rounds} times each way"):
         sweeping.make(run.source, scale.portal)
-        yield sweeping.inactive(run.place, run.source, scale.portal, scale.rounds)
-    run.peaks["sweeping"] = own.largest
+        compared, run.peaks["sweeping"] = sweeping.inactive(run.place, run.source, scale.portal, scale.rounds)
+    yield compared
 
 
 def clone(run: Run) -> Iterator[Comparison]:

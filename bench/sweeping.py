@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench import house, shop
+from bench.alone import alone
 from bench.erasing import copied
 from bench.measure import Comparison, Stopwatch, compare
 from obhut.controllers import register
@@ -21,7 +22,7 @@ from obhut.postgres.catalogue import read_catalogue
 from obhut.postgres.clusters import Cluster
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier
-from obhut.retention import rules, sweep
+from obhut.retention import rules
 from obhut.retention.rules import Terms
 
 PORTAL = "portal"
@@ -41,8 +42,9 @@ def make(cluster: Cluster, people: int) -> None:
         session.execute("CHECKPOINT")
 
 
-def inactive(directory: Path, cluster: Cluster, people: int, rounds: int) -> Comparison:
-    """Compare anonymising one in ten of the people, each time in a fresh copy."""
+def inactive(directory: Path, cluster: Cluster, people: int, rounds: int) -> tuple[Comparison, int]:
+    """Compare anonymising one in ten of the people, each time in a fresh copy; return the peak memory of Obhut's process in bytes, too."""
+    memory = 0
     ours: list[float] = []
     theirs: list[float] = []
     by_hand = sql.load("bench", "portal")["by_hand"].as_string(None)
@@ -57,17 +59,18 @@ def inactive(directory: Path, cluster: Cluster, people: int, rounds: int) -> Com
             settings = house.found(directory / f"sweep{number}", url, map_text=MAP.read_text(encoding="utf-8"))
             try:
                 _rules(settings, people)
-                with Stopwatch() as obhut:
-                    report = sweep.run(settings, shop.DATABASE, house.ACTOR, house.CLOCK)
-                if report.failed or sum(record.anonymised for record in report.records) != people // 10:
+                said, _, peak = alone("sweep", str(settings.path))
+                anonymised, failed, seconds = said.split()
+                if int(failed) or int(anonymised) != people // 10:
                     raise AssertionError("the sweep has not anonymised everybody; nothing was measured")
                 _require_done(url)
             finally:
                 house.leave([settings])
-            ours.append(obhut.seconds)
+            ours.append(float(seconds))
+            memory = max(memory, peak)
     sizes = {"people": people, "inactive": people // 10, "tables": 3, "rows": people // 10 * 4}
     says = f"{people // 10:,} inactive of {people:,} people / one hand-written UPDATE a table"
-    return compare("sweep", says, ours, theirs, sizes, bound=1.3)
+    return compare("sweep", says, ours, theirs, sizes, bound=1.3), memory
 
 
 def _rules(settings: Settings, people: int) -> None:
