@@ -60,9 +60,7 @@ def log_changes(scene: Scene) -> None:
         _change(scene)
         step.done("Three changes: by the application, which says who acts; in psql; by a job at night")
     stage.command(f"obhut audit start {DATABASE} --until-caught-up")
-    with stage.step("Reading the stream to its end") as step:
-        read = follow.follow(scene.settings, DATABASE, scene.clock, lambda: False, until_caught_up=True)
-        step.done("{changes} changes are in the logs", changes=read.changes)
+    _read_to_the_end(scene)
     paper = scene.document("export-1.txt", "Standing instruction: show us our log. account-1\n")
     scene.instruct(scene.controllers[0], "account-1", [Action.EXPORT], paper)
     if _show(scene) != {PartState.OPEN}:
@@ -77,9 +75,7 @@ def look_again(scene: Scene) -> None:
         "A log must not forget, a person must be forgotten. The key went with the rows: what happened still stands there and still proves, "
         "what it was about nobody can read any more, in no copy.",
     )
-    with stage.step("Reading the stream to its end") as step:
-        read = follow.follow(scene.settings, DATABASE, scene.clock, lambda: False, until_caught_up=True)
-        step.done("{changes} changes are in the logs", changes=read.changes)
+    _read_to_the_end(scene)
     if _show(scene) != {PartState.ERASED}:
         raise DemoFailedError("values of an erased person still open", "Do not use this version.")
     _hand_over(scene)
@@ -99,6 +95,12 @@ def go_on(scene: Scene) -> None:
     reader.start()
     scene.ending.callback(reader.join, 30)
     scene.ending.callback(stopping.set)
+
+
+def _read_to_the_end(scene: Scene) -> None:
+    with scene.stage.step("Reading the stream to its end") as step:
+        read = follow.follow(scene.settings, DATABASE, scene.clock, lambda: False, until_caught_up=True)
+        step.done("{changes} changes are in the logs", changes=read.changes)
 
 
 def _read_on(scene: Scene, stopping: threading.Event) -> None:

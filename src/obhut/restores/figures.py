@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from obhut.erasure.addresses import RowAddresses
 from obhut.postgres.catalogue import Catalogue, Column, Table
@@ -20,7 +20,7 @@ from obhut.restores import pool
 from obhut.restores.filter import Filter, TableFilter
 from obhut.restores.plan import Range
 from obhut.restores.progress import Progress
-from obhut.restores.streams import between
+from obhut.restores.streams import between, select
 
 # Equal values of these types have equal bytes, so their own hash tells them apart as well as their text would, at a third of the cost.
 AS_VALUE = frozenset(
@@ -132,11 +132,23 @@ def sums_at_source(session: Session, table: Table, rows: TableFilter, seed: int)
         borders = [0, *rows.edges()]
         spans = [Range(first, last) for first, last in zip(borders, [*borders[1:], None], strict=True)]
         return sum((_sums_in(session, table, rows, seed, span) for span in spans), SourceSums())
+    return replace(_by_address(session, table, rows, seed), all=sum_all(session, table, seed))
+
+
+def sums_of_rows(session: Session, table: Table, chosen: RowAddresses, rows: TableFilter, seed: int) -> SourceSums:
+    """Return all sums of the chosen rows of a table of the quarantine."""
+    changes = tuple(replace(change, rows=chosen & change.rows) for change in rows.changes)
+    named = _by_address(session, table, TableFilter(chosen & rows.deleted, changes), seed)
+    return replace(named, all=sum_at(session, table, chosen, seed))
+
+
+def _by_address(session: Session, table: Table, rows: TableFilter, seed: int) -> SourceSums:
+    """Return the sums of the rows that the filter names, fetched by their addresses."""
     before, after = Sum(), Sum()
     for change in rows.changes:
         before = before + sum_at(session, table, change.rows, seed)
         after = after + sum_at(session, table, change.rows, seed, change.assignments)
-    return SourceSums(sum_all(session, table, seed), sum_at(session, table, rows.deleted, seed), before, after)
+    return SourceSums(Sum(), sum_at(session, table, rows.deleted, seed), before, after)
 
 
 def _sums_in(session: Session, table: Table, rows: TableFilter, seed: int, span: Range) -> SourceSums:
@@ -146,9 +158,7 @@ def _sums_in(session: Session, table: Table, rows: TableFilter, seed: int, span:
         mine = change.rows.in_blocks(span.first, span.last)
         wanted += [(mine, plain), (mine, row_hash(_stored(table), seed, change.assignments))]
     sums = [SQL("count(*), coalesce(sum({}), 0)").format(plain), *(_counted_sum(some, hashed) for some, hashed in wanted)]
-    bounds = between(span)
-    where = SQL(" WHERE ") + SQL(" AND ").join(bounds) if bounds else SQL("")
-    row = session.row(SQL("SELECT {} FROM {}{}").format(SQL(", ").join(sums), table.relation, where))
+    row = session.row(select(table, SQL(", ").join(sums), between(span)))
     if row is None:
         raise AssertionError("an aggregate without groups has one row")
     total = Sum(int(row[0]), int(row[1]))

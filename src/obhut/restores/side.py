@@ -30,7 +30,7 @@ from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Composable, Identifier, column_list, trusted
 from obhut.restores import absence, certificate, figures, quarantine, store, streams
 from obhut.restores.errors import NotProvedError, RestoreRefusedError, RestoreStateError
-from obhut.restores.figures import Sum, TableFigures
+from obhut.restores.figures import SourceSums, TableFigures
 from obhut.restores.filter import Filter
 from obhut.restores.plan import RecoveryTarget
 from obhut.restores.progress import Progress, Silent
@@ -259,24 +259,18 @@ class SideRestore(Restore):
         self, source: Session, target: Session, catalogue: Catalogue, root: int, name: str, selected: Mapping[int, RowAddresses],
         rows: Filter, seed: int,
     ) -> TableFigures:  # fmt: skip
-        whole, gone, before, after = Sum(), Sum(), Sum(), Sum()
+        sums = SourceSums()
         columns = catalogue.tables[root]
         for leaf, addresses in selected.items():
             if catalogue.root(leaf).oid != root:
                 continue
             # A partition may have its columns in another order than its root: the hash takes them in the root's.
             table = _ordered(catalogue.tables[leaf], columns)
-            mine = rows.of(leaf)
-            whole = whole + figures.sum_at(source, table, addresses, seed)
-            gone = gone + figures.sum_at(source, table, addresses & mine.deleted, seed)
-            for change in mine.changes:
-                touched = addresses & change.rows
-                before = before + figures.sum_at(source, table, touched, seed)
-                after = after + figures.sum_at(source, table, touched, seed, change.assignments)
+            sums = sums + figures.sums_of_rows(source, table, addresses, rows.of(leaf), seed)
         there = replace(columns, schema=self.side.schema, name=name, kind="r")
         found = figures.sum_all(target, there, seed)
         kinds = tuple((column.name, figures.how(column)) for column in columns.columns if not column.is_generated)
-        return TableFigures(self.side.schema, name, kinds, whole, gone, before, after, found)
+        return TableFigures(self.side.schema, name, kinds, sums.all, sums.deleted, sums.before, sums.after, found)
 
     def _erased_in(self, target: Session, graph: Graph, names: Mapping[int, str]) -> tuple[int, int]:
         """Ask the side schema itself for people on the erasure list."""

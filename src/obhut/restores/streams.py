@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -75,16 +75,17 @@ def reading(table: Table, part: Part, rows: TableFilter, version: int, columns: 
     for span in part.ranges:
         excluded = rows.excluded.in_blocks(span.first, span.last)
         where = [*between(span), *without(excluded, version)]
-        branches.append(_select(table, column_list(columns), where))
+        branches.append(select(table, column_list(columns), where))
         for change in rows.changes:
             changed = change.rows.in_blocks(span.first, span.last)
             if changed:
                 values = SQL(", ").join(change.assignments.get(name, Identifier(name)) for name in columns)
-                branches.append(_select(table, values, [SQL("ctid = ANY({})").format(changed.literal())]))
+                branches.append(select(table, values, [SQL("ctid = ANY({})").format(changed.literal())]))
     return SQL(" UNION ALL ").join(branches)
 
 
-def _select(table: Table, values: Composable, where: list[Composable]) -> Composed:
+def select(table: Table, values: Composable, where: Sequence[Composable]) -> Composed:
+    """Return the SELECT of expressions over those rows of a leaf that meet all conditions."""
     condition = SQL(" WHERE ") + SQL(" AND ").join(where) if where else SQL("")
     return SQL("SELECT {} FROM {}{}").format(values, table.relation, condition)
 
