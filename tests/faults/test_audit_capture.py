@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 from support.audit import SERVER, Logs, logs_of
 from support.clinic import installed_clinic
 from support.installation import Installation
+from support.standbys import standby_of
 
 from obhut.postgres.clusters import Cluster
 from obhut.postgres.connections import Session
@@ -167,40 +167,6 @@ def test_a_server_that_restarts_and_a_disk_that_is_full(clinic: Installation) ->
         assert service.wait(20) == 0
 
 
-def standby_of(clinic: Installation) -> Cluster:
-    """Make a standby that keeps the failover slot, and make the primary wait for it."""
-    standby = Cluster(clinic.folder / "standby", clinic.cluster.binaries, clinic.cluster.user)
-    standby.directory.mkdir(mode=0o711)
-    source = f"host={clinic.cluster.socket_directory} port=5432 user=obhut dbname=clinic"
-    program = clinic.cluster.binaries.path("pg_basebackup")
-    subprocess.run(
-        [program, "-D", standby.data, "-d", source, "-X", "stream", "-C", "-S", "standby", "-c", "fast"],
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
-    standby.adopt(superuser="obhut")
-    standby.configure(
-        {
-            **SERVER,
-            "primary_conninfo": source,
-            "primary_slot_name": "standby",
-            "hot_standby_feedback": True,
-            "sync_replication_slots": True,
-            "max_wal_senders": 10,
-            "max_replication_slots": 10,
-            "max_prepared_transactions": 5,
-            "shared_buffers": "32MB",
-            "fsync": False,
-        }
-    )
-    (standby.data / "standby.signal").touch()
-    clinic.cluster.configure({"synchronized_standby_slots": "standby"})
-    clinic.cluster.reload()
-    standby.start()
-    return standby
-
-
 def synchronised(clinic: Installation, standby: Cluster, seconds: float = 60) -> bool:
     """Wait until the standby keeps the slot for good; it does once the stream has moved past what the standby remembers."""
     service = clinic.obhut.begin("serve", "audit")
@@ -237,11 +203,15 @@ def wait_for(clinic: Installation, wanted: Counter[tuple[str, str, str]], second
 
 
 def test_promoted_standby(clinic: Installation) -> None:
-    """With a failover slot the stream goes on at the new primary: each change once, on its own timeline; the promotion is a gap entry."""
+    """With a failover slot the stream goes on at the new primary, also where its copy lags: each change once, the promotion is a gap entry."""
     clinic.obhut(*UNTIL)
-    standby = standby_of(clinic)
+    standby = standby_of(clinic, keeps_slots=True)
     try:
         assert synchronised(clinic, standby)
+        standby.configure({"sync_replication_slots": False})
+        standby.reload()
+        clinic.sql("UPDATE patient SET first_name = 'read' WHERE id = 1")
+        clinic.obhut(*UNTIL)  # the new primary's slot does not know it, and sends it again
         clinic.sql("UPDATE patient SET first_name = 'unread' WHERE id = 1")
         clinic.cluster.stop()  # a clean switch: the standby has everything
         with Session.connect(standby.url("clinic")) as session:
@@ -249,6 +219,7 @@ def test_promoted_standby(clinic: Installation) -> None:
             session.execute("UPDATE patient SET first_name = 'new primary' WHERE id = 1")
         settings = clinic.folder / "obhut.toml"
         settings.write_text(settings.read_text().replace(clinic.url, standby.url("clinic")))
+        clinic.obhut.killed_at("audit-follow.gap-appended", *UNTIL)
         clinic.obhut(*UNTIL)
         with logs_of(clinic) as logs:
             seen = [
@@ -256,9 +227,10 @@ def test_promoted_standby(clinic: Installation) -> None:
                 for read in logs.changes()
                 if read.entry.table == "public.patient" and read.row["key"]["id"] == "1" and read.entry.position
             ]
-            assert seen[-2:] == [("unread", 1), ("new primary", 2)]
-            gap = logs.gaps()[-1]
-            assert (gap.entry.operation, gap.entry.detail["before"], gap.entry.detail["beyond_fork"]) == ("timeline", 1, "no")
+            assert seen[-3:] == [("read", 1), ("unread", 1), ("new primary", 2)]
+            assert len(logs.places()) == len(set(logs.places()))
+            (gap,) = [read for read in logs.gaps() if read.entry.operation == "timeline"]
+            assert (gap.entry.detail["before"], gap.entry.detail["beyond_fork"]) == (1, "no")
     finally:
         standby.remove()
 

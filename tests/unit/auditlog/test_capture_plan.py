@@ -60,6 +60,9 @@ def test_what_a_stream_has_missed(now: plan.Standing, slot: plan.Slot | None, pe
     assert (found.reason if found else None) == reason
     if found and now.timeline == 2:
         assert {"before": 1, "beyond_fork": "yes"}.items() <= found.detail.items()
+    if found and slot is None:
+        again = plan.missed(BEFORE, now, [(1, 450)], SLOT, found.noted)
+        assert again == found, "what was noted says the same when the slot is there again"
 
 
 @pytest.mark.parametrize(

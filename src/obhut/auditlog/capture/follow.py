@@ -159,16 +159,14 @@ class _Follower:
             there = self._there.server()
             for obstacle in plan.incapable(there):
                 raise ServerUnsuitableError(obstacle.fact, obstacle.todo)
-            state.change(recorded.database, pending=missed.reason)
+            state.change(recorded.database, pending=missed.noted)
             reach("audit-follow.gap-pending")
             self._there.drop_slot(recorded.slot)
             self._there.create_slot(recorded.slot, failover=there.failover)
             reach("audit-follow.slot-made")
             slot = self._there.slot(recorded.slot)
         start = slot.confirmed if slot else 0
-        since = recorded.heard_at or recorded.enabled_at
-        entry = gaps.cut_off(missed, recorded.database, server, start, since, self._clock.now())
-        self._append(self._for_all([entry]), entry.position)
+        self._say(missed, start)
         reach("audit-follow.gap-appended")
         if server.system != recorded.system:
             self._observed = {}  # oids of tables on another server
@@ -180,6 +178,17 @@ class _Follower:
         self._mark = self._log.position(recorded.slot)
         self._count(0, 1, 0)
         _log.warning("audit.gap", database=recorded.database, code=missed.reason)
+
+    def _say(self, missed: plan.Missed, start: int) -> None:
+        """Log what was missed before the slot's ``start``; after a kill its own mark knows that it was said."""
+        recorded, server = self._recorded, self._server
+        source = f"{recorded.slot}/gap"
+        said = Position(f"g{server.system}", server.timeline, lsn_text(start), 0)
+        if self._log.position(source) == said:
+            return
+        since = recorded.heard_at or recorded.enabled_at
+        entry = gaps.cut_off(missed, recorded.database, server, start, self._mark, since, self._clock.now())
+        self._log.append_all(self._for_all([entry]), source=source, upto=said)
 
     def target(self) -> int:
         """Return a position behind all that is committed; a heartbeat makes sure that the stream passes it."""

@@ -12,7 +12,7 @@ from obhut.auditlog.capture.intake import Emptied, Event
 from obhut.auditlog.capture.messages import PERSISTENCE
 from obhut.auditlog.capture.seals import Server
 from obhut.auditlog.capture.write import Writer
-from obhut.auditlog.entries import Entry
+from obhut.auditlog.entries import Entry, Position
 from obhut.datamap.graph import TableNode
 
 _PUBLICATION: Final = "publication"
@@ -95,17 +95,20 @@ def looked(found: Iterable[plan.TableGap], writer: Writer, at: datetime, since: 
     return made
 
 
-def cut_off(missed: plan.Missed, database: str, server: Server, slot: int, since: datetime, now: datetime) -> Entry:
+def cut_off(missed: plan.Missed, database: str, server: Server, slot: int, mark: Position | None, since: datetime, now: datetime) -> Entry:
     """Return the entry for what a stream has missed, from the last transaction that was read until now.
 
-    Its place is just before the first position that the slot sends, so that writing it again after a crash changes nothing.
+    Its place is just before the first position that the slot sends. It has none where the slot begins before the mark of the logs, as a
+    standby's copy of a slot may: what is sent again lies before it, what is new behind it, and positions must ascend.
     """
+    # One octet lower: a commit record may begin exactly where the slot begins.
+    place = server.at(max(slot - 1, 0), 0)
+    behind = mark is None or mark.system != place.system or place.order() > mark.order()
     return entries.gap(
         at=since,
         database=database,
         reason=missed.reason,
-        # One octet lower: a commit record may begin exactly where the slot begins.
-        position=server.at(max(slot - 1, 0), 0),
+        position=place if behind else None,
         detail={**missed.detail, "until": f"{now:%Y-%m-%dT%H:%M:%SZ}"},
         capture="poll",
     )

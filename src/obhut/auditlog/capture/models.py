@@ -20,7 +20,7 @@ class Capture(models.Model):
     system_identifier = models.CharField(max_length=20)
     timeline = models.IntegerField()
     acknowledged = models.BigIntegerField()  # written before the server is told, so the slot can never be further by our doing
-    pending = models.CharField(max_length=40, blank=True, default="")  # reason of a gap whose entry is not written yet
+    pending = models.CharField(max_length=40, blank=True, default="")  # reason and cause of a gap whose entry is not written yet
     observed = models.JSONField(default=dict)  # how the captured tables stood when they were last looked at
     looking = models.JSONField(default=dict)  # a look whose findings are being logged: its number, and how the tables stood
     enabled_at = models.DateTimeField()

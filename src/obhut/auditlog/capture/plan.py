@@ -74,6 +74,11 @@ class Missed:
     reason: str
     detail: Mapping[str, str | int]
 
+    @property
+    def noted(self) -> str:
+        """What is recorded before the slot is made anew: reason and cause, which afterwards cannot be found out."""
+        return f"{self.reason}:{self.detail.get('cause', '')}".rstrip(":")
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -150,7 +155,7 @@ def missed(before: Standing, now: Standing, history: Sequence[tuple[int, int]], 
         now: the server that answers; its ``acknowledged`` means nothing.
         history: ends of timelines before the server's own.
         slot: as it stands; None: there is none.
-        pending: a gap that was recorded and perhaps not written.
+        pending: a gap that was recorded and perhaps not written (:attr:`Missed.noted`).
     """
     if now.system != before.system:
         return Missed("system", {"before": before.system})
@@ -162,7 +167,8 @@ def missed(before: Standing, now: Standing, history: Sequence[tuple[int, int]], 
     if slot is None or slot.lost:
         return Missed("slot-lost", {"cause": "dropped" if slot is None else "limit", **forked})
     if pending:
-        return Missed(pending, forked)
+        reason, _, cause = pending.partition(":")
+        return Missed(reason, {"cause": cause, **forked} if cause else forked)
     if forked:
         return Missed("timeline", forked)
     if slot.confirmed > before.acknowledged:
