@@ -412,6 +412,45 @@ def test_copy_for_tests_carries_nothing_of_it(clinic: Installation) -> None:
     clinic.obhut("clone", "verify", copy["run"])
 
 
+def test_restored_beside_the_old_one(clinic: Installation, logs: Logs) -> None:
+    """On one server, restored while capture runs: the old database is read to its end, then the new one begins with a gap entry."""
+    former = clinic.url
+    clinic.sql("UPDATE patient SET first_name = 'restored' WHERE id = 8")
+    clinic.backup()
+    moment = clinic.moment()
+    clinic.flush()
+    with Session.connect(clinic.cluster.url()) as session:
+        session.execute("CREATE DATABASE beside")
+    service = clinic.obhut.begin("serve", "audit")
+    try:
+        target = ("--target", clinic.cluster.url("beside"), "--open")
+        clinic.obhut("restore", "run", clinic.name, "--to", moment.isoformat(), *target)
+        clinic.sql("UPDATE patient SET first_name = 'read' WHERE id = 8")
+    finally:
+        service.terminate()
+        assert service.wait(20) == 0
+    clinic.sql("UPDATE patient SET first_name = 'unread' WHERE id = 8")
+    clinic.move(clinic.cluster.url("beside"))
+    clinic.sql("UPDATE patient SET first_name = 'missed' WHERE id = 8")
+    assert "slot-elsewhere" in clinic.obhut.run("audit", "status").stdout
+    clinic.obhut.killed_at("audit-follow.former-released", *UNTIL)
+    clinic.obhut.killed_at("audit-follow.slot-made", *UNTIL)
+    clinic.obhut(*UNTIL)
+    with Session.connect(former) as session:
+        session.execute("UPDATE patient SET first_name = 'nobody looks' WHERE id = 8")
+    clinic.sql("UPDATE patient SET first_name = 'back' WHERE id = 8")
+    clinic.obhut(*UNTIL)
+    names = [(read.row["old"]["first_name"], read.row["new"]["first_name"]) for read in of_patient(logs, "8")[-3:]]
+    assert names == [("restored", "read"), ("read", "unread"), ("missed", "back")]
+    assert len(logs.places()) == len(set(logs.places()))
+    gaps = [read for read in logs.all() if read.entry.operation == "database"]
+    assert len({read.controller for read in gaps}) == len(gaps) == 3, "one in every controller's log, and in the vendor's"
+    before, after = (read.entry.position for read in of_patient(logs, "8")[-2:])
+    place = gaps[0].entry.position
+    assert place and before and after and (before.system, before.timeline) == (after.system, after.timeline)
+    assert before.order() < place.order() < after.order()
+
+
 def test_stream_goes_on_after_a_restore(clinic: Installation) -> None:
     """At the restored database capture says what it missed and goes on, on a server that Obhut has set up for it; nothing is set up again."""
     clinic.sql("UPDATE patient SET first_name = 'last' WHERE id = 8")
@@ -425,9 +464,9 @@ def test_stream_goes_on_after_a_restore(clinic: Installation) -> None:
     clinic.obhut(*UNTIL)
     clinic.sql("UPDATE patient SET first_name = 'back' WHERE id = 8")
     clinic.obhut(*UNTIL)
-    print(clinic.obhut.run("audit", "status"))
     with logs_of(clinic) as logs:
-        assert of_patient(logs, "8")[-1].row["old"]["first_name"] == "missed"
+        elsewhere = [read for read in of_patient(logs, "8") if read.entry.position and read.entry.position.system != str(clinic.system)]
+        assert elsewhere[-1].row["old"]["first_name"] == "missed"
         gap = logs.gaps()[-1].entry
         assert (gap.operation, gap.detail["before"]) == ("system", str(clinic.system))
 

@@ -18,7 +18,7 @@ from obhut.postgres.replication import parse_history, timeline_at
 
 SERVER = plan.Server("logical", standby=False, version=180_006, slot_limit=1024, free_slots=3, synchronises_slots=False, superuser=True)
 SLOT = plan.Slot("pgoutput", active=False, confirmed=500, wal_status="reserved", retained=10, behind=0, left=None)
-BEFORE = plan.Standing("7575", 1, 500)
+BEFORE = plan.Standing("7575", 1, 500, 16_384)
 TABLE = plan.Table("f", "p", 16_400, "A", published=True, filtered=False)
 
 
@@ -48,10 +48,12 @@ def test_unsuitable_servers_are_refused(change: dict[str, Any], word: str) -> No
         (BEFORE, None, "", "slot-lost"),
         (BEFORE, replace(SLOT, wal_status="lost"), "", "slot-lost"),
         (BEFORE, replace(SLOT, confirmed=900), "slot-lost", "slot-lost"),
-        (plan.Standing("7575", 2, 0), SLOT, "", "timeline"),
-        (plan.Standing("7575", 2, 0), None, "", "slot-lost"),
-        (plan.Standing("7575", 2, 0), SLOT, "slot-lost", "slot-lost"),
-        (plan.Standing("8000", 1, 0), SLOT, "", "system"),
+        (plan.Standing("7575", 2, 900, 16_384), SLOT, "", "timeline"),
+        (plan.Standing("7575", 2, 900, 16_384), None, "", "slot-lost"),
+        (plan.Standing("7575", 2, 900, 16_384), SLOT, "slot-lost", "slot-lost"),
+        (plan.Standing("8000", 1, 900, 16_384), SLOT, "", "system"),
+        (plan.Standing("7575", 1, 900, 16_999), None, "", "database"),
+        (plan.Standing("7575", 2, 900, 16_999), replace(SLOT, confirmed=900), "", "database"),
     ],
 )
 def test_what_a_stream_has_missed(now: plan.Standing, slot: plan.Slot | None, pending: str, reason: str | None) -> None:
@@ -63,6 +65,13 @@ def test_what_a_stream_has_missed(now: plan.Standing, slot: plan.Slot | None, pe
     if found and slot is None:
         again = plan.missed(BEFORE, now, [(1, 450)], SLOT, found.noted)
         assert again == found, "what was noted says the same when the slot is there again"
+
+
+def test_an_older_copy_of_the_server() -> None:
+    """Less WAL than was read means places that are taken, unless the timeline or the server is another one."""
+    behind = replace(BEFORE, acknowledged=499)
+    assert plan.set_back(BEFORE, behind)
+    assert not any(plan.set_back(BEFORE, now) for now in (BEFORE, replace(behind, timeline=2), replace(behind, system="8000")))
 
 
 @pytest.mark.parametrize(

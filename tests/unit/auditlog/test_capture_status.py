@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from obhut.foundation.language import Language, speaking, text
 from obhut.foundation.settings import CaptureSettings
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-STATE = state.State("shop", "obhut_audit_shop", "7575", 1, 500, "", {}, {}, NOW - timedelta(days=1), NOW, 1, 0, 0)
+STATE = state.State("shop", "obhut_audit_shop", "7575", 1, 16_384, 500, "", {}, {}, NOW - timedelta(days=1), NOW, 1, 0, 0)
 SLOT = plan.Slot("pgoutput", active=True, confirmed=500, wal_status="reserved", retained=10, behind=0, left=None)
 
 
@@ -26,6 +27,7 @@ SLOT = plan.Slot("pgoutput", active=True, confirmed=500, wal_status="reserved", 
         (plan.Slot("pgoutput", active=True, confirmed=501, wal_status="reserved", retained=10, behind=0, left=None), "slot-moved"),
         (plan.Slot("pgoutput", active=True, confirmed=500, wal_status="extended", retained=1 << 40, behind=0, left=None), "wal-retained"),
         (plan.Slot("pgoutput", active=True, confirmed=500, wal_status="extended", retained=100, behind=0, left=20), "slot-limit-near"),
+        (replace(SLOT, elsewhere="shop_before"), "slot-elsewhere"),
         (SLOT, None),
     ],
 )

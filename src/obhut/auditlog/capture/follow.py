@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from obhut.auditlog.capture import enable, gaps, place, plan, state
+from obhut.auditlog.capture import enable, gaps, moved, place, plan, state
 from obhut.auditlog.capture.errors import CaptureBusyError, ServerUnsuitableError
 from obhut.auditlog.capture.intake import Event, Intake, Item, Row
 from obhut.auditlog.capture.owners import Key, Owners
@@ -47,6 +47,7 @@ _BEAT: Final = 20.0
 _IDLE: Final = 10.0  # seconds between two acknowledgements when nothing changes
 _GARBAGE: Final = 50_000
 _IN_USE: Final = "55006"
+_OLDER: Final = "Does the URL name the right server? A copy that takes its place must be promoted, so that it gets a timeline of its own."
 _log = structlog.get_logger("obhut.audit")
 
 
@@ -58,9 +59,13 @@ class Followed:
     gaps: int
     unassigned: int
 
+    def after(self, before: Followed) -> Followed:
+        """Return this run with the one before it."""
+        return Followed(self.changes + before.changes, self.gaps + before.gaps, self.unassigned + before.unassigned)
+
 
 def follow(settings: Settings, database: str, clock: Clock, stop: Callable[[], bool], *, until_caught_up: bool = False) -> Followed:
-    """Put changes into the logs until ``stop`` returns true.
+    """Put changes into the logs until ``stop`` returns true. Where the settings name another database than before, the rest of that first.
 
     Args:
         settings: of the installation; the control database is open.
@@ -72,15 +77,27 @@ def follow(settings: Settings, database: str, clock: Clock, stop: Callable[[], b
     Raises:
         NotEnabledError: capture is not on.
         CaptureBusyError: another process reads the slot.
-        ServerUnsuitableError: the server that the database was restored to cannot decode.
+        ServerUnsuitableError: the server that the database was restored to cannot decode, or is an older copy; or the slot serves a
+            database that cannot be read.
         DataMapError: the map does not fit the database; nothing is lost, the server keeps the WAL.
         DatabaseError: a connection is lost.
     """
     ours = settings.database(database)
-    recorded = state.get(database)
+    former, read = moved.former(ours), Followed(0, 0, 0)
+    if former is not None:
+        read = _follow(settings, former, clock, stop, until_caught_up=True)
+        if stop():
+            return read
+        moved.release(former)
+    done = _follow(settings, ours, clock, stop, until_caught_up=until_caught_up)
+    return done.after(read)
+
+
+def _follow(settings: Settings, ours: DatabaseSettings, clock: Clock, stop: Callable[[], bool], *, until_caught_up: bool) -> Followed:
+    recorded = state.get(ours.name)
     with ExitStack() as stack:
         there = stack.enter_context(place.opened(ours.url))
-        log = stack.enter_context(open_log(settings, database, clock))
+        log = stack.enter_context(open_log(settings, ours.name, clock))
         keyring = stack.enter_context(Keyring(settings, clock=clock))
         follower = _Follower(ours, recorded, there, log, keyring, clock)
         follower.catch_gap()
@@ -149,8 +166,11 @@ class _Follower:
         """Say what was missed since the stream was last read; make a new slot where the old one is lost."""
         recorded, server = self._recorded, self._server
         slot = self._there.slot(recorded.slot)
-        before = plan.Standing(recorded.system, recorded.timeline, recorded.acknowledged)
-        now = plan.Standing(server.system, server.timeline, 0)
+        here = self._there.identity()
+        before = plan.Standing(recorded.system, recorded.timeline, recorded.acknowledged, recorded.database_oid or here)
+        now = plan.Standing(server.system, server.timeline, self._there.end(), here)
+        if plan.set_back(before, now):
+            raise ServerUnsuitableError("the server has less WAL than was read of it: it is an older copy of itself", _OLDER)
         missed = plan.missed(before, now, server.history, slot, recorded.pending)
         if missed is None:
             return
@@ -168,10 +188,10 @@ class _Follower:
         start = slot.confirmed if slot else 0
         self._say(missed, start)
         reach("audit-follow.gap-appended")
-        if server.system != recorded.system:
-            self._observed = {}  # oids of tables on another server
+        if (server.system, here) != (recorded.system, before.database):
+            self._observed = {}  # oids of tables elsewhere
         state.change(
-            recorded.database, pending="", system_identifier=server.system, timeline=server.timeline, acknowledged=start,
+            recorded.database, pending="", system_identifier=server.system, timeline=server.timeline, database_oid=here, acknowledged=start,
             observed=self._observed, looking={},
         )  # fmt: skip
         self._acknowledged = start

@@ -19,6 +19,7 @@ class Capture(models.Model):
     publication = models.CharField(max_length=63)
     system_identifier = models.CharField(max_length=20)
     timeline = models.IntegerField()
+    database_oid = models.BigIntegerField()  # on that server, where another database may take over the name
     acknowledged = models.BigIntegerField()  # written before the server is told, so the slot can never be further by our doing
     pending = models.CharField(max_length=40, blank=True, default="")  # reason and cause of a gap whose entry is not written yet
     observed = models.JSONField(default=dict)  # how the captured tables stood when they were last looked at

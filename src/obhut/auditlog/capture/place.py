@@ -40,8 +40,20 @@ class Place:
         level, standby, version, limit, free, synchronises, superuser = row
         return Server(level, standby, version, limit, free, synchronises == "on", superuser)
 
-    def slot(self, name: str) -> Slot | None:
+    def identity(self) -> int:
+        """Return which database of its server this is (oid): of two on one server, system identifier and timeline are the same."""
+        return int(self.session.value(_SQL["identity"]))
+
+    def end(self) -> int:
+        """Return the position behind all WAL of the server."""
+        return lsn_number(str(self.session.value(_SQL["end"])))
+
+    def slot(self, name: str, former: int = 0) -> Slot | None:
         """Return the state of the slot, None when there is none.
+
+        Args:
+            name: of the slot.
+            former: the database (oid) that was captured until now; the slot may serve that one.
 
         Raises:
             ServerUnsuitableError: a slot of that name serves another database or another purpose.
@@ -49,14 +61,15 @@ class Place:
         row = self.session.row(_SQL["slot"], (name,))
         if row is None:
             return None
-        plugin, kind, database, active, confirmed, _, status, retained, behind, left = row
-        if kind != "logical" or plugin != "pgoutput" or database != self.session.database:
+        plugin, kind, database, active, confirmed, _, status, retained, behind, left, oid = row
+        elsewhere = "" if database == self.session.database else str(database)
+        if kind != "logical" or plugin != "pgoutput" or (elsewhere and oid != former):
             raise ServerUnsuitableError(
                 f"replication slot {name} serves another database or another purpose",
-                "Was the database restored beside the one it replaces? Drop the slot there. Does another installation of Obhut use the "
-                "same server? Give its database another name in the settings.",
+                'Do the settings name another database of the server than before? "obhut audit start" first reads the rest of that one. '
+                "Does another installation of Obhut use the same server? Give its database another name in the settings.",
             )
-        return Slot(plugin or "", active, lsn_number(confirmed) if confirmed else 0, status or "lost", retained, behind, left)
+        return Slot(plugin or "", active, lsn_number(confirmed) if confirmed else 0, status or "lost", retained, behind, left, elsewhere)
 
     def tables(self, oids: Sequence[int]) -> dict[int, Table]:
         """Return how the captured leaf tables stand."""

@@ -51,6 +51,7 @@ class Slot:
     retained: int | None  # bytes of WAL that the server keeps for it
     behind: int | None  # bytes of WAL that were not acknowledged
     left: int | None  # bytes until the server's limit takes the slot; None: no limit
+    elsewhere: str = ""  # name of the database it serves, where that is another one
 
     @property
     def lost(self) -> bool:
@@ -60,11 +61,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a stream stands: server, timeline, and how far it was acknowledged."""
+    """Where a stream stands: server, timeline, how far it was acknowledged, and the database (oid)."""
 
     system: str
     timeline: int
     acknowledged: int
+    database: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +149,17 @@ def whole_rows(graph: Graph, node: TableNode) -> bool:
     return not key or not needed <= key
 
 
+def set_back(before: Standing, now: Standing) -> bool:
+    """Whether a server has less WAL than was read of it, on the same timeline: its next changes would get places that are taken."""
+    return (now.system, now.timeline) == (before.system, before.timeline) and now.acknowledged < before.acknowledged
+
+
 def missed(before: Standing, now: Standing, history: Sequence[tuple[int, int]], slot: Slot | None, pending: str) -> Missed | None:
     """Return what happened since the stream was last read, None when it goes on where it stopped.
 
     Args:
         before: as recorded.
-        now: the server that answers; its ``acknowledged`` means nothing.
+        now: the server that answers; its ``acknowledged`` is the end of its WAL.
         history: ends of timelines before the server's own.
         slot: as it stands; None: there is none.
         pending: a gap that was recorded and perhaps not written (:attr:`Missed.noted`).
@@ -164,6 +171,8 @@ def missed(before: Standing, now: Standing, history: Sequence[tuple[int, int]], 
         fork = next((end for timeline, end in history if timeline == before.timeline), 0)
         # What was logged beyond the fork happened on a server that is no longer the one that counts.
         forked = {"before": before.timeline, "beyond_fork": "yes" if before.acknowledged > fork else "no"}
+    if now.database != before.database:
+        return Missed("database", {"former": before.database, **forked})
     if slot is None or slot.lost:
         return Missed("slot-lost", {"cause": "dropped" if slot is None else "limit", **forked})
     if pending:

@@ -26,6 +26,7 @@ class State:
     slot: str
     system: str
     timeline: int
+    database_oid: int
     acknowledged: int
     pending: str
     observed: Mapping[str, list[object]]
@@ -44,8 +45,8 @@ def find(database: str) -> State | None:
     if row is None:
         return None
     return State(
-        row.database, row.slot, row.system_identifier, row.timeline, row.acknowledged, row.pending, row.observed, row.looking,
-        row.enabled_at, row.heard_at, row.changes, row.unassigned, row.gaps,
+        row.database, row.slot, row.system_identifier, row.timeline, row.database_oid, row.acknowledged, row.pending, row.observed,
+        row.looking, row.enabled_at, row.heard_at, row.changes, row.unassigned, row.gaps,
     )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def status(settings: Settings, database: str, clock: Clock) -> Status:
     ours = settings.database(database)
     recorded = state.get(database)
     with place.opened(ours.url) as there:
-        slot = there.slot(recorded.slot)
+        slot = there.slot(recorded.slot, recorded.database_oid)
         server = there.server()
         findings = [
             *_slot(slot, recorded, ours.capture, clock.now()),
@@ -79,6 +79,9 @@ def _slot(slot: plan.Slot | None, recorded: state.State, limits: CaptureSettings
     if slot is None or slot.lost:
         yield Finding("slot-lost", f"replication slot {recorded.slot} is {'gone' if slot is None else 'invalid'}", start, critical=True)
         return
+    if slot.elsewhere:
+        fact = f"the settings name another database; the slot serves {slot.elsewhere}"
+        yield Finding("slot-elsewhere", fact, 'Run "obhut serve" or "obhut audit start"; it reads the rest of it first.', critical=True)
     if not slot.active:
         yield Finding("slot-inactive", f"nobody reads replication slot {recorded.slot}", 'Run "obhut serve".', critical=True)
     if slot.confirmed > recorded.acknowledged:

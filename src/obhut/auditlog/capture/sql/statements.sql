@@ -53,10 +53,17 @@ FROM pg_class c WHERE c.oid = ANY(%s::oid[])
 -- event_triggers: event triggers of Obhut that are on
 SELECT count(*)::int FROM pg_event_trigger WHERE evtname LIKE 'obhut\_on\_%%' AND evtenabled = 'A'
 
+-- identity: which database of the server this is
+SELECT oid::bigint FROM pg_database WHERE datname = current_database()
+
+-- end: position behind all WAL of the server
+SELECT pg_current_wal_insert_lsn()::text
+
 -- slot: state of the slot
 SELECT plugin, slot_type, database, active, confirmed_flush_lsn::text, restart_lsn::text, wal_status,
        CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint END,
-       CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn)::bigint END, safe_wal_size
+       CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn)::bigint END, safe_wal_size,
+       datoid::bigint
 FROM pg_replication_slots WHERE slot_name = %s
 
 -- create_slot: a slot for the output plug-in, before PostgreSQL 17
