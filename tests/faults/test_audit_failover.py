@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from datetime import datetime
 
@@ -40,8 +42,27 @@ def named(reads: list[Read]) -> list[tuple[str, int]]:
     return [(read.row["new"]["first_name"], read.entry.position.timeline) for read in reads if read.entry.position]
 
 
+def set_back(clinic: Installation, server: Cluster) -> None:
+    """Put an older copy of the server's files in their place: what it writes next would get places that are taken, so capture refuses it."""
+    server.stop()
+    copy = server.data.with_name("copy")
+    subprocess.run(["cp", "-a", server.data, copy], check=True, timeout=60)
+    server.start()
+    clinic.sql("UPDATE patient SET first_name = 'taken back' WHERE id = 1")
+    clinic.obhut(*UNTIL)
+    server.stop()
+    shutil.rmtree(server.data)
+    copy.rename(server.data)
+    server.start()
+    refused = clinic.obhut.refused(*UNTIL, code="audit-server-unsuitable", status=3)
+    assert "older copy" in refused.said
+
+
 def test_promoted_standby_without_a_slot() -> None:
-    """The primary dies with changes that only it had; each log says with one gap what was missed, no change comes twice, capture goes on."""
+    """The primary dies with changes that only it had; each log says with one gap what was missed, no change comes twice, capture goes on.
+
+    An older copy of the new primary is refused.
+    """
     with installed_clinic(people=4, major=15, server=SERVER) as clinic:
         clinic.obhut("audit", "enable")
         standby = standby_of(clinic, keeps_slots=False)
@@ -80,5 +101,6 @@ def test_promoted_standby_without_a_slot() -> None:
             north = clinic.controllers["1"]
             clinic.obhut("audit", "export", north, clinic.folder / "bundle")
             assert clinic.obhut("audit", "verify", clinic.folder / "bundle")["gaps"]
+            set_back(clinic, standby)
         finally:
             standby.remove()

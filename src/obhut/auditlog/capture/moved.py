@@ -1,8 +1,8 @@
 """The database that was captured until now, where the settings name another one on the same server, such as the one restored beside it.
 
-Its slot is the only one of that name, and holds changes that nobody has read. They are read first, by the old database's own catalogue; then
-the slot goes, and the new database begins with a gap entry. System identifier and timeline of both are the same, and so is the WAL: places
-of changes stay unique, and ascend.
+Its slot is the only one of that name, and holds changes that nobody has read. They are read first, by the old database's own catalogue;
+then the slot goes, and the new database begins with a gap entry. System identifier and timeline of both are the same, and so is the WAL:
+places of changes stay unique, and ascend.
 """
 
 from __future__ import annotations
