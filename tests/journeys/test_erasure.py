@@ -304,7 +304,11 @@ def test_life_goes_on_and_a_second_restore_hits_nobody_innocent(story: Story) ->
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace(installation.url, restored["url"]), encoding="utf-8")
     same_email = next(line.split("\t")[4] for line in story.points["name"].rows["public.customer"] if line.startswith("1\t"))
-    insert = "INSERT INTO public.customer ({more}store_id, first_name, last_name, email, address_id) VALUES ({value}1, 'New', 'Person', '{email}', 7) RETURNING customer_id"
+    day = story.too_early[:10]  # not the default, CURRENT_DATE: after midnight that would be a day after the erasure, and settle it
+    insert = (
+        "INSERT INTO public.customer ({more}store_id, first_name, last_name, email, address_id, create_date)"
+        f" VALUES ({{value}}1, 'New', 'Person', '{{email}}', 7, '{day}') RETURNING customer_id"
+    )
     with Session.connect(restored["url"]) as session:
         session.execute("INSERT INTO public.status_word (word) VALUES ('second life')")
         again = session.value(insert.format(more="", value="", email=same_email))
@@ -318,7 +322,7 @@ def test_life_goes_on_and_a_second_restore_hits_nobody_innocent(story: Story) ->
         before = oracle.rows(session)
         token = session.value("SELECT first_name FROM public.customer WHERE first_name LIKE 'obhutcanary%%'")
         gone = pagila.gone_with(session, [session.value("SELECT customer_id FROM public.customer WHERE first_name = %s", (token,))])
-    # The map knows the day of a registration only, and it is the day of the erasure: whether the newcomer is the erased person is not for
+    # The map knows the day of a registration only, and it is no later than the erasure: whether the newcomer is the erased person is not for
     # Obhut to guess. It refuses, names tombstone and fingerprint, and a documented decision settles it.
     refused = story.obhut.refused("restore", "run", "pagila", "--to", "latest", code="incarnation-conflict", status=3)
     decision = re.search(r"resolve (tmb_\w+|\S+) \S+ --fingerprint (\w+)", refused.document["error"]["hint"])
