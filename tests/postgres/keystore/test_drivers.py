@@ -1,4 +1,4 @@
-"""The contract of key store drivers: a directory, a PKCS#11 token (SoftHSM2), AWS KMS (moto), Vault and OpenBao's transit engine (ours).
+"""The contract of key store drivers: a directory, a PKCS#11 token (SoftHSM2), AWS KMS (moto), a transit engine (OpenBao).
 
 What moto does not enforce, so that a test of it shows nothing about AWS: it still encrypts and decrypts under a key that is scheduled for
 deletion, and never deletes it. The driver refuses such a key itself, which is what these tests show; that AWS refuses it too, and forgets it on
@@ -20,7 +20,7 @@ from support.transit import TOKEN, Transit, serving
 
 from obhut.foundation.settings import AwsSettings, Settings, TokenSettings, TransitSettings
 from obhut.keystore import LocalKeystore
-from obhut.keystore.drivers import Driver, Stage
+from obhut.keystore.drivers import Driver, Stage, transit
 from obhut.keystore.drivers.aws import AwsDriver
 from obhut.keystore.drivers.libraries import library
 from obhut.keystore.drivers.local import LocalDriver
@@ -74,7 +74,13 @@ class Service:
 
     kind: str
     open: Opener
-    transit: Transit | None = None
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Transit]:
+    """Give one transit engine for all tests."""
+    with serving() as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=["local", "pkcs11", "aws", "transit"])
@@ -89,9 +95,9 @@ def service(request: pytest.FixtureRequest, workplace: Path, secrets: Path) -> I
         with kms() as settings:
             yield Service("aws", lambda: AwsDriver(settings))
     else:
-        with serving() as engine:
-            settings = TransitSettings(url=engine.url, token_file=secrets / "token")
-            yield Service("transit", lambda: TransitDriver(settings), engine)
+        engine: Transit = request.getfixturevalue("engine")
+        settings = TransitSettings(url=engine.url, token_file=secrets / "token")
+        yield Service("transit", lambda: TransitDriver(settings))
 
 
 class kms:  # noqa: N801 - reads as a noun in a with statement
@@ -200,60 +206,59 @@ def test_the_whole_key_table_works_on_every_store(service: Service, control: Set
         assert later.keys({controller: [ada, bob]})[controller] == {ada: Erased(made[ada].id), bob: made[bob]}
 
 
-def test_a_destruction_that_was_killed_is_refused_and_finished(secrets: Path, tokens: Path) -> None:
+def test_a_destruction_that_was_killed_is_refused_and_finished(secrets: Path, tokens: Path, engine: Transit) -> None:
     """After the marker the key is refused though it is there still; the next call destroys it. The same for token and engine."""
-    with serving() as engine:
-        stores: list[Driver] = [
-            TransitDriver(TransitSettings(url=engine.url, token_file=secrets / "token")),
-            TokenDriver(TokenSettings(module=SOFTHSM, pin_file=secrets / "pin")),
-        ]
-        for store in stores:
-            name = "audit/ctl_killed/1"
-            store.create(name)
-            blob = store.wrap(name, b"k" * 32, b"")
-            _killed(store, name)
-            with pytest.raises(KeyDestroyedError):
-                store.unwrap(name, blob, b"")
-            store.destroy(name)
-            store.destroy(name)
-        assert not [key for key in engine.keys if not key.endswith(".destroyed-by-obhut")], "the key itself has gone"
+    stores: list[Driver] = [
+        TransitDriver(TransitSettings(url=engine.url, token_file=secrets / "token")),
+        TokenDriver(TokenSettings(module=SOFTHSM, pin_file=secrets / "pin")),
+    ]
+    name = "audit/ctl_killed/1"
+    for store in stores:
+        store.create(name)
+        blob = store.wrap(name, b"k" * 32, b"")
+        _killed(store, name)
+        with pytest.raises(KeyDestroyedError):
+            store.unwrap(name, blob, b"")
+        if isinstance(store, TransitDriver):
+            assert engine.call("GET", f"transit/keys/{transit._path(name)}") == 200
+        store.destroy(name)
+        store.destroy(name)
+    assert engine.call("GET", f"transit/keys/{transit._path(name)}") == 404, "the key itself has gone"
 
 
 def _killed(store: Driver, name: str) -> None:
     """Do what destroy() had done when it was killed behind the marker."""
     if isinstance(store, TransitDriver):
-        from obhut.keystore.drivers import transit
-
         store._make(transit._path(name) + transit._MARK)
     elif isinstance(store, TokenDriver):
         with store._session() as session:
             store._set_mark(session, name)
 
 
-def test_the_engine_must_not_let_keys_out(secrets: Path) -> None:
+def test_the_engine_must_not_let_keys_out(secrets: Path, engine: Transit) -> None:
     """A key that somebody made exportable is not used; a sealed engine, a wrong token and no engine are told apart from a missing key."""
-    with serving() as engine:
-        settings = TransitSettings(url=engine.url, token_file=secrets / "token")
-        store = TransitDriver(settings)
-        store.create("loose")
-        engine.keys["loose"]["exportable"] = True
-        with pytest.raises(DriverError, match="lets a key out"):
-            store.wrap("loose", b"k", b"")
-        engine.sealed = True
-        with pytest.raises(DriverError, match="503"):
-            store.check()
-        engine.sealed = False
-        wrong = secrets / "wrong"
-        wrong.write_text("hvs.other")
-        wrong.chmod(0o600)
-        with pytest.raises(DriverError, match="does not let the token in"):
-            TransitDriver(TransitSettings(url=engine.url, token_file=wrong)).check()
-        wrong.chmod(0o644)
-        with pytest.raises(KeystorePermissionsError):
-            TransitDriver(TransitSettings(url=engine.url, token_file=wrong)).check()
-        assert all(TOKEN not in call for call in engine.calls)
-    with pytest.raises(DriverError, match="does not answer"):
+    settings = TransitSettings(url=engine.url, token_file=secrets / "token")
+    store = TransitDriver(settings)
+    store.create("loose")
+    assert engine.call("POST", "transit/keys/loose/config", {"exportable": True}) == 200
+    with pytest.raises(DriverError, match="lets a key out"):
+        store.wrap("loose", b"k", b"")
+    values = {"plaintext": "aGFsbG8="}
+    assert engine.call("POST", "transit/encrypt/nobody-made-it", values, TOKEN) == 403, "the documented rights make no key by encrypting"
+    engine.seal()
+    with pytest.raises(DriverError, match="503"):
         store.check()
+    engine.unseal()
+    wrong = secrets / "wrong"
+    wrong.write_text("s.other")
+    wrong.chmod(0o600)
+    with pytest.raises(DriverError, match="does not let the token in"):
+        TransitDriver(TransitSettings(url=engine.url, token_file=wrong)).check()
+    wrong.chmod(0o644)
+    with pytest.raises(KeystorePermissionsError):
+        TransitDriver(TransitSettings(url=engine.url, token_file=wrong)).check()
+    with pytest.raises(DriverError, match="does not answer"):
+        TransitDriver(TransitSettings(url="http://127.0.0.1:1", token_file=secrets / "token")).check()
     with pytest.raises(KeystoreError, match="not given"):
         TransitDriver(TransitSettings(url=engine.url)).check()
 
