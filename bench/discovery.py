@@ -106,8 +106,8 @@ def score(tool: str, on: str, labels: dict[tuple[str, str], Label], found: Found
 
 
 def _related(found: str, label: str) -> bool:
-    """Whether one category is the other or lies above it: user.contact.address and user.contact.address.city."""
-    return found == label or found.startswith(f"{label}.") or bool(found and label.startswith(f"{found}."))
+    """Whether one category is the other or lies above it: user.contact.address and user.contact.address.city; ``user`` names none."""
+    return found == label or found.startswith(f"{label}.") or bool(found not in {"", "user"} and label.startswith(f"{found}."))
 
 
 def ours(catalogue: Catalogue, sampled: Sampled | None = None) -> tuple[Found, set[tuple[str, str]]]:

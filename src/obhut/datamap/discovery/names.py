@@ -17,7 +17,8 @@ _LINKS = ("", "s", "n", "es", "en")  # what German puts between the parts of a c
 _SHORTEST = 3
 _MANY = 5  # columns that must share a prefix
 _WORDS = "user.content"
-_STATES = frozenset({"status", "type", "severity", "date", "class"})  # of an illness they are facts about the person
+_STATES = frozenset({"status", "type", "severity", "date", "class", "level"})  # of an illness or a job they are facts about the person
+_FACTS = ("user.health", "user.demographic", "user.job_title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Reading:
         whole: whether nothing follows the telling words but what changes nothing (``private``, ``2``).
         alone: whether nothing else stands before them, either: ``name`` is alone, ``product_name`` is not.
         words: the telling words, for the reason.
+        owned: whether a word for people stands before them: ``recipient_name``, ``spender_konto``.
     """
 
     category: str
@@ -37,6 +39,7 @@ class Reading:
     whole: bool
     alone: bool
     words: str
+    owned: bool = False
 
 
 @lru_cache(maxsize=16_384)
@@ -85,7 +88,14 @@ def _telling_end(word: str) -> tuple[str, ...]:
         meaning = known.get((word[start:],))
         if meaning is not None and (meaning.strong or (meaning.category == _WORDS and len(word) - start >= 6)):
             return word[:start], word[start:]
-    return (word,)
+    return _stating_end(word)
+
+
+def _stating_end(word: str) -> tuple[str, ...]:
+    """Split off a long word that states a fact at the end of one that is not understood: ``areatype``, ``xymodus``."""
+    heads = lexicon().heads
+    starts = range(_SHORTEST, len(word) - _SHORTEST)
+    return next(((word[:start], word[start:]) for start in starts if word[start:] in heads), (word,))
 
 
 @lru_cache(maxsize=16_384)
@@ -133,8 +143,8 @@ def _placed(meaning: Meaning, found: Phrase, start: int, length: int) -> Reading
     """Judge a meaning by what stands after it: ``email_verified`` is a fact about an address, ``email_private`` is one."""
     book = lexicon()
     after = [word for word in found[start + length :] if not word.isdigit() and word not in book.generic]
-    clinical = meaning.strong and meaning.category.startswith("user.health") and set(after) <= _STATES
-    if after and after[-1] in book.heads and not clinical and not (meaning.strong and set(after) <= book.qualifiers):
+    fact = meaning.strong and meaning.category.startswith(_FACTS) and set(after) <= _STATES
+    if after and after[-1] in book.heads and not fact and not (meaning.strong and set(after) <= book.qualifiers):
         return None
     last = book.phrases.get((after[-1],)) if after else None
     if meaning.strong and last is not None and last.category == _WORDS and not last.strong and after[-1] not in book.qualifiers:
@@ -143,7 +153,8 @@ def _placed(meaning: Meaning, found: Phrase, start: int, length: int) -> Reading
     if not meaning.strong and not neutral:
         return None
     alone = neutral and all(word in book.qualifiers or word.isdigit() for word in found[:start])
-    return Reading(meaning.category, meaning.strong, neutral, alone, "_".join(found[start : start + length]))
+    owned = any({"person", "figure"} & about(word) for word in found[:start])
+    return Reading(meaning.category, meaning.strong, neutral, alone, "_".join(found[start : start + length]), owned)
 
 
 @lru_cache(maxsize=16_384)

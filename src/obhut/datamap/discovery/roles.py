@@ -39,6 +39,7 @@ _FAMILIES: Final = (
     "user.account.username", "user.authorization.password", "user.government_id", "user.demographic.gender", "user.name",
 )  # fmt: skip
 _SEVERAL: Final = 2
+_ADDRESSED: Final = frozenset({"user.contact.address.street", "user.contact.address.postal_code"})
 _ID: Final = frozenset({"id", "nr", "no", "uuid"})
 _FAR: Final = 3  # steps along keys after which rows hardly belong to a person
 
@@ -62,7 +63,8 @@ def _standing(table: Table, is_people: bool, reached: set[int]) -> Standing:  # 
     about = names.about(table.name)
     catalogue = "catalogue" in about and not is_people and _tail(table, "catalogue")
     health = "health" in about or sum(1 for column in table.columns if _health(column.name)) >= _SEVERAL
-    of_people = (table.oid in reached or "part" in about) and not catalogue
+    somebody = table.oid in reached or "part" in about or (not {"catalogue", "place"} & about and _lives_somewhere(table))
+    of_people = somebody and not catalogue
     role = Role.PERSON if is_people else Role.OF_PEOPLE if of_people else Role.THING
     bank = "bank" in about or sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL
     address = sum(1 for column in table.columns if _address(column.name)) >= _SEVERAL
@@ -114,6 +116,14 @@ def _is_people(table: Table) -> bool:
     if "person" in about and (_tail(table, "person") or _tail(table, "details")) and not _only_keys(table):
         return True
     return len(families) >= 2 + ("catalogue" in about)
+
+
+def _lives_somewhere(table: Table) -> bool:
+    """Whether a row has a name, a street and a postal code: a person or a firm, unless the table is about places."""
+    found = [reading for column in table.columns if (reading := names.read(column.name)) is not None]
+    strong = {reading.category for reading in found if reading.strong}
+    named = any(reading.category.startswith("user.name") and reading.alone for reading in found)
+    return named and _ADDRESSED <= strong
 
 
 def _family(name: str) -> str | None:

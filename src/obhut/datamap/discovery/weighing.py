@@ -154,7 +154,7 @@ def _name_signals(table: Table, column: Column, bare: str, standing: Standing) -
     reading = names.read(bare)
     if (reading is None or not reading.strong) and (together := names.in_table(table.name, bare)) is not None:
         yield Signal(together.category, _strong(together, standing) - 0.1, f"table and name say {together.words}")
-    if reading is not None and (reading.strong or not _code(column)):
+    if reading is not None and (reading.strong or not _code(column)) and not _workflow(bare, standing):
         weight = _strong(reading, standing) if reading.strong else _weak(reading, standing)
         category = _in_table(reading, standing)
         yield Signal(category, weight, f"its name says {reading.words}")
@@ -176,6 +176,11 @@ def _unread(column: Column, bare: str, standing: Standing) -> Iterable[Signal]:
         yield Signal("user.content", 0.55, "a long text in rows of people")
 
 
+def _workflow(bare: str, standing: Standing) -> bool:
+    """Whether ``state`` is how far something has come: it is a part of an address only beside the other parts."""
+    return names.parts(bare)[-1:] == ("state",) and not standing.address
+
+
 def _code(column: Column) -> bool:
     """Whether there is hardly room for more than a code: ``character(3)``."""
     return column.base_type in TEXT and 0 < column.modifier - 4 <= 3
@@ -191,6 +196,8 @@ def _strong(reading: names.Reading, standing: Standing) -> float:
 
 
 def _weak(reading: names.Reading, standing: Standing) -> float:
+    if reading.owned and not reading.alone and not standing.catalogue:
+        return 0.55 if standing.role is Role.THING else 0.7
     if standing.catalogue or standing.role is Role.THING:
         return 0.2
     content = reading.category.startswith(("user.content", "user.contact.address"))
@@ -241,7 +248,7 @@ def _without(column: Column, bare: str, standing: Standing, look: Look | None, b
     """Decide about a column that nothing strong speaks for: harmless, or a question."""
     if column.base_type in NUMBERS | TIMES | {"uuid", "interval", "oid"} or column.category in {"E", "R"}:
         return Verdict(None, 0.8, (f"a {column.base_type} without a telling name",))
-    if names.harmless(bare):
+    if names.harmless(bare) or _workflow(bare, standing):
         return Verdict(None, 0.85, ("its name is about a thing",))
     if best is not None and best.confidence >= _QUIET:
         return Verdict(None, 0.5, best.reasons, open=True)
@@ -251,4 +258,6 @@ def _without(column: Column, bare: str, standing: Standing, look: Look | None, b
         return Verdict(None, 0.7, (f"only {look.distinct} different values in {look.filled}",))
     if _code(column) or names.bookkeeping(bare):
         return Verdict(None, 0.7, ("too short for more than a code",))
+    if standing.role is Role.PERSON and column.base_type in TEXT:
+        return Verdict("user", PERSONAL, ("a text in rows that are people, and nothing says what it is",), open=True)
     return Verdict(None, 0.5, (f"{standing.role}, and nothing says what this is",), open=True)
