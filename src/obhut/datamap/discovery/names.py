@@ -17,6 +17,7 @@ _LINKS = ("", "s", "n", "es", "en")  # what German puts between the parts of a c
 _SHORTEST = 3
 _MANY = 5  # columns that must share a prefix
 _WORDS = "user.content"
+_WHATEVER = frozenset({"name"})
 _STATES = frozenset({"status", "type", "severity", "date", "class", "level"})  # of an illness or a job they are facts about the person
 _FACTS = ("user.health", "user.demographic", "user.job_title")
 
@@ -85,6 +86,8 @@ def _telling_end(word: str) -> tuple[str, ...]:
     """Split off a long telling word at the end of one that is not understood: ``xyvorname``, ``hospitalcomment``."""
     known = lexicon().phrases
     for start in range(1, len(word) - 4):
+        if word[start + 1 :] in _WHATEVER:  # "profilname" ends with a name, not with an "lname"
+            continue
         meaning = known.get((word[start:],))
         if meaning is not None and (meaning.strong or (meaning.category == _WORDS and len(word) - start >= 6)):
             return word[:start], word[start:]

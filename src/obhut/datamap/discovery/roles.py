@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from obhut.datamap.discovery import names
-from obhut.datamap.discovery.lexicon import fold
+from obhut.datamap.discovery.lexicon import Phrase, fold
 from obhut.postgres.catalogue import Catalogue, Column, Table
 
 
@@ -30,6 +30,7 @@ class Standing:
     bank: bool = False
     catalogue: bool = False
     address: bool = False  # several columns make up an address
+    towns: frozenset[Phrase] = frozenset()  # what stands before the columns of towns and postal codes: (), ("billing",)
     prose: bool = False  # the schema writes short texts as character varying, so that text means long ones
 
 
@@ -40,6 +41,7 @@ _FAMILIES: Final = (
 )  # fmt: skip
 _SEVERAL: Final = 2
 _ADDRESSED: Final = frozenset({"user.contact.address.street", "user.contact.address.postal_code"})
+_TOWNS: Final = ("user.contact.address.city", "user.contact.address.postal_code")
 _ID: Final = frozenset({"id", "nr", "no", "uuid"})
 _FAR: Final = 3  # steps along keys after which rows hardly belong to a person
 
@@ -68,12 +70,22 @@ def _standing(table: Table, is_people: bool, reached: set[int]) -> Standing:  # 
     role = Role.PERSON if is_people else Role.OF_PEOPLE if of_people else Role.THING
     bank = "bank" in about or sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL
     address = sum(1 for column in table.columns if _address(column.name)) >= _SEVERAL
-    return Standing(role, health and role is not Role.THING, bank, catalogue, address)
+    return Standing(role, health and role is not Role.THING, bank, catalogue, address, frozenset(_towns(table)))
+
+
+def _towns(table: Table) -> Iterable[Phrase]:
+    called = tuple(column.name for column in table.columns)
+    for name in called:
+        bare = names.bare(name, called)
+        reading = names.read(bare)
+        if reading is not None and reading.category.startswith(_TOWNS):
+            found, told = names.parts(bare), tuple(reading.words.split("_"))
+            yield next((found[:start] for start in range(len(found)) if found[start : start + len(told)] == told), ())
 
 
 def _speaks_of_somebody(table: Table) -> bool:
     """Whether rows must belong to people, whoever they are: bank accounts, or findings about health that have no name of their own."""
-    if sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL:
+    if sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL or any("iban" in names.parts(name) for name in table.by_name):
         return True
     if any(_owner_word(column.name) for column in table.columns):
         return True
@@ -123,7 +135,7 @@ def _lives_somewhere(table: Table) -> bool:
     found = [reading for column in table.columns if (reading := names.read(column.name)) is not None]
     strong = {reading.category for reading in found if reading.strong}
     named = any(reading.category.startswith("user.name") and reading.alone for reading in found)
-    return named and _ADDRESSED <= strong
+    return named and strong >= _ADDRESSED
 
 
 def _family(name: str) -> str | None:

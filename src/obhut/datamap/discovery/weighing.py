@@ -40,6 +40,8 @@ _PLACES: Final = frozenset({"point", "geometry", "geography", "polygon"})
 # In a table about things these words are mostly about the thing; those never are.
 _ABOUT_THINGS: Final = ("user.content", "user.location", "user.contact.url", "user.health", "user.demographic")
 _NEVER_A_THING: Final = ("user.authorization", "user.contact.email", "user.contact.phone_number", "user.financial.bank_account")
+# Tables of people are called so; a column of that name is about a service or a ledger.
+_SERVICES: Final = frozenset({"account", "accounts", "profile", "profiles", "provider", "providers", "lead"})
 _KIND_CATEGORY: Final = {
     Kind.EMAIL: "user.contact.email",
     Kind.IBAN: "user.financial.bank_account",
@@ -170,15 +172,17 @@ def _name_signals(table: Table, column: Column, bare: str, standing: Standing) -
 
 def _unread(column: Column, bare: str, standing: Standing) -> Iterable[Signal]:
     """What a text can be whose name is in no list: a person by what people are called, or something long that somebody wrote."""
-    if {"person", "figure"} & names.about(names.words(bare)[-1] if names.words(bare) else ""):
+    last = names.words(bare)[-1] if names.words(bare) else ""
+    if last not in _SERVICES and {"person", "figure"} & names.about(last):
         yield Signal("user.name", 0.6 if standing.role is not Role.THING else 0.45, "its name is a word for people")
     elif column.base_type == "text" and standing.prose and standing.role is not Role.THING and not standing.catalogue:
         yield Signal("user.content", 0.55, "a long text in rows of people")
 
 
 def _workflow(bare: str, standing: Standing) -> bool:
-    """Whether ``state`` is how far something has come: it is a part of an address only beside the other parts."""
-    return names.parts(bare)[-1:] == ("state",) and not standing.address
+    """Whether ``state`` is how far something has come: it is a part of an address only beside a town or code of the same prefix."""
+    found = names.parts(bare)
+    return found[-1:] == ("state",) and found[:-1] not in standing.towns
 
 
 def _code(column: Column) -> bool:
@@ -196,13 +200,13 @@ def _strong(reading: names.Reading, standing: Standing) -> float:
 
 
 def _weak(reading: names.Reading, standing: Standing) -> float:
-    if reading.owned and not reading.alone and not standing.catalogue:
+    if reading.owned and standing.role is not Role.PERSON and not standing.catalogue:
         return 0.55 if standing.role is Role.THING else 0.7
     if standing.catalogue or standing.role is Role.THING:
         return 0.2
     content = reading.category.startswith(("user.content", "user.contact.address"))
     if not reading.alone and not content:
-        return 0.45  # product_name, zip_file, country_code: somebody has to look
+        return 0.55 if standing.role is Role.PERSON else 0.45  # product_name, zip_file, country_code: somebody has to look
     if standing.role is Role.PERSON:
         return 0.85
     if reading.category.startswith("user.contact.address"):
