@@ -39,6 +39,8 @@ _FAMILIES: Final = (
     "user.name.first", "user.name.last", "user.contact.email", "user.contact.phone_number", "user.demographic.date_of_birth",
     "user.account.username", "user.authorization.password", "user.government_id", "user.demographic.gender", "user.name",
 )  # fmt: skip
+# What only people have: without them a table of clubs is about clubs, though it holds their addresses.
+_HUMAN: Final = frozenset({"user.name.first", "user.name.last", "user.demographic.date_of_birth", "user.authorization.password"})
 _SEVERAL: Final = 2
 _ADDRESSED: Final = frozenset({"user.contact.address.street", "user.contact.address.postal_code"})
 _TOWNS: Final = ("user.contact.address.city", "user.contact.address.postal_code")
@@ -65,7 +67,8 @@ def _standing(table: Table, is_people: bool, reached: set[int]) -> Standing:  # 
     about = names.about(table.name)
     catalogue = "catalogue" in about and not is_people and _tail(table, "catalogue")
     health = "health" in about or sum(1 for column in table.columns if _health(column.name)) >= _SEVERAL
-    somebody = table.oid in reached or "part" in about or (not {"catalogue", "place"} & about and _lives_somewhere(table))
+    located = not {"catalogue", "place"} & about and _lives_somewhere(table)
+    somebody = located or ((table.oid in reached or "part" in about) and not _is_firm(table))
     of_people = somebody and not catalogue
     role = Role.PERSON if is_people else Role.OF_PEOPLE if of_people else Role.THING
     bank = "bank" in about or sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL
@@ -123,11 +126,16 @@ def _bank(name: str) -> bool:
 def _is_people(table: Table) -> bool:
     about = names.about(table.name)
     families = {family for column in table.columns if (family := _family(column.name))}
-    if "event" in about:
+    if "event" in about or (_is_firm(table) and not families & _HUMAN):
         return False
     if "person" in about and (_tail(table, "person") or _tail(table, "details")) and not _only_keys(table):
         return True
     return len(families) >= 2 + ("catalogue" in about)
+
+
+def _is_firm(table: Table) -> bool:
+    """Whether a row is a firm, a club or a group by the table's name: what it says about itself is about nobody."""
+    return any(_tail(table, kind) for kind in ("controller", "firm")) and not _tail(table, "person") and not _tail(table, "part")
 
 
 def _lives_somewhere(table: Table) -> bool:

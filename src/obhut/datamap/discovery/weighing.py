@@ -153,6 +153,8 @@ def _type_signals(column: Column, standing: Standing) -> Iterable[Signal]:
 
 
 def _name_signals(table: Table, column: Column, bare: str, standing: Standing) -> Iterable[Signal]:
+    if _region(bare, standing):
+        yield Signal("user.contact.address", 0.75, "it stands beside a town")
     reading = names.read(bare)
     if (reading is None or not reading.strong) and (together := names.in_table(table.name, bare)) is not None:
         yield Signal(together.category, _strong(together, standing) - 0.1, f"table and name say {together.words}")
@@ -177,6 +179,12 @@ def _unread(column: Column, bare: str, standing: Standing) -> Iterable[Signal]:
         yield Signal("user.name", 0.6 if standing.role is not Role.THING else 0.45, "its name is a word for people")
     elif column.base_type == "text" and standing.prose and standing.role is not Role.THING and not standing.catalogue:
         yield Signal("user.content", 0.55, "a long text in rows of people")
+
+
+def _region(bare: str, standing: Standing) -> bool:
+    """Whether ``state_code`` is a part of an address: it stands beside a town or a code of the same prefix."""
+    found = names.parts(bare)
+    return len(found) > 1 and found[-2:] in {("state", "code"), ("country", "code")} and found[:-2] in standing.towns
 
 
 def _workflow(bare: str, standing: Standing) -> bool:
