@@ -30,6 +30,7 @@ class Standing:
     bank: bool = False
     catalogue: bool = False
     address: bool = False  # several columns make up an address
+    named: bool = False  # beside a name there is more of somebody: an address, a telephone number, an account, a second name
     towns: frozenset[Phrase] = frozenset()  # what stands before the columns of towns and postal codes: (), ("billing",)
     prose: bool = False  # the schema writes short texts as character varying, so that text means long ones
 
@@ -41,6 +42,7 @@ _FAMILIES: Final = (
 )  # fmt: skip
 # What only people have: without them a table of clubs is about clubs, though it holds their addresses.
 _HUMAN: Final = frozenset({"user.name.first", "user.name.last", "user.demographic.date_of_birth", "user.authorization.password"})
+_ABOUT_SOMEBODY: Final = ("user.contact", "user.name", "user.financial", "user.demographic")
 _SEVERAL: Final = 2
 _ADDRESSED: Final = frozenset({"user.contact.address.street", "user.contact.address.postal_code"})
 _TOWNS: Final = ("user.contact.address.city", "user.contact.address.postal_code")
@@ -73,7 +75,8 @@ def _standing(table: Table, is_people: bool, reached: set[int]) -> Standing:  # 
     role = Role.PERSON if is_people else Role.OF_PEOPLE if of_people else Role.THING
     bank = "bank" in about or sum(1 for column in table.columns if _bank(column.name)) >= _SEVERAL
     address = sum(1 for column in table.columns if _address(column.name)) >= _SEVERAL
-    return Standing(role, health and role is not Role.THING, bank, catalogue, address, frozenset(_towns(table)))
+    named = bool({"person", "figure"} & about) or any(_reaches(column.name) for column in table.columns)
+    return Standing(role, health and role is not Role.THING, bank, catalogue, address, named, frozenset(_towns(table)))
 
 
 def _towns(table: Table) -> Iterable[Phrase]:
@@ -116,6 +119,11 @@ def _health(name: str) -> bool:
 def _address(name: str) -> bool:
     reading = names.read(name)
     return reading is not None and reading.category.startswith("user.contact.address")
+
+
+def _reaches(name: str) -> bool:
+    reading = names.read(name)
+    return reading is not None and reading.strong and reading.category.startswith(_ABOUT_SOMEBODY)
 
 
 def _bank(name: str) -> bool:
