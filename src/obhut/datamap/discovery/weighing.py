@@ -217,7 +217,7 @@ def _weak(reading: names.Reading, standing: Standing) -> float:
         return 0.55 if standing.role is Role.PERSON else 0.45  # product_name, zip_file, country_code: somebody has to look
     if standing.role is Role.PERSON:
         return 0.85
-    if reading.words == "name" and not standing.named:
+    if reading.words == "name" and not (standing.named or standing.bank):
         return 0.45  # of the thing that belongs to somebody
     if reading.category.startswith("user.contact.address"):
         return (0.75 if reading.alone else 0.55) if standing.address else 0.35
