@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 import obhut
-from bench import auditing, capturing, cloning, erasing, restoring, rivals, shop, sweeping
+from bench import auditing, capturing, cloning, drifting, erasing, restoring, rivals, shop, sweeping
 from bench.measure import Comparison, host, watched
 from obhut.demo import folder
 from obhut.foundation.redaction import configure
@@ -49,6 +49,7 @@ class Scale:
     turns: int  # of pgbench, each way
     changes: int  # that wait for capture
     entries: int  # of an audit log
+    tables: int  # of the schema whose drift is checked
 
 
 SCALES = {
@@ -66,6 +67,7 @@ SCALES = {
         turns=6,
         changes=200_000,
         entries=10_000_000,
+        tables=1_000,
     ),
     "small": Scale(
         "small",
@@ -81,6 +83,7 @@ SCALES = {
         turns=1,
         changes=4_000,
         entries=20_000,
+        tables=40,
     ),
 }
 
@@ -103,11 +106,16 @@ class Run:
 
     def made(self, name: str, people: int) -> Cluster:
         """Make a shop of a size on a server of its own."""
+        cluster = self.server(name)
+        shop.make(cluster, people)
+        return cluster
+
+    def server(self, name: str) -> Cluster:
+        """Make an empty server."""
         cluster = Cluster(self.place / name, binaries(self.settings), server_user(self.settings))
         cluster.init(durable=False)
         cluster.configure(shop.SERVER)
         cluster.start()
-        shop.make(cluster, people)
         return cluster
 
     @contextmanager
@@ -165,6 +173,14 @@ def audit(run: Run) -> Iterator[Comparison]:
         yield from auditing.measure(run.place / "audit", total, max(total // 10, auditing.BATCH))
 
 
+def drift(run: Run) -> Iterator[Comparison]:
+    """Check a wide schema against a commit."""
+    with run.say(f"checking the drift of {run.scale.tables:,} tables, {run.scale.rounds} times"):
+        cluster = run.server("wide")
+        yield from drifting.measure(run.place / "drift", cluster, run.scale.tables, run.scale.rounds)
+        cluster.remove()
+
+
 def restore(run: Run) -> Iterator[Comparison]:
     """Restore through the filter, beside pg_dump and pg_restore. The shop refuses writes afterwards."""
     with run.say(f"restoring in {run.scale.rounds} rounds, four ways in each"):
@@ -190,7 +206,7 @@ def tombstones(run: Run) -> Iterator[Comparison]:
 
 # In this order: a restore leaves the shop read-only, the long list takes it away.
 PARTS: dict[str, Callable[[Run], Iterator[Comparison]]] = {
-    part.__name__: part for part in (erase, sweep, clone, capture, audit, restore, tombstones)
+    part.__name__: part for part in (erase, sweep, clone, capture, audit, drift, restore, tombstones)
 }
 
 

@@ -25,6 +25,7 @@ BOUNDS = {
     "audit-append": 1.25,
     "audit-verify": 1e6 / 300_000,
     "audit-memory": 300,
+    "drift": 3.0,
 }
 
 

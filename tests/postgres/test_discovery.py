@@ -120,7 +120,7 @@ def test_proposal_carries_confidence_reasons_and_questions(club: Any) -> None:
     assert [rule.path for rule in profile.paths] == ["$.gaeste[*].vorname", "$.kontakt.email", "$.kontakt.sprache"]
     line = next(line for line in text.splitlines() if line.strip().startswith("c1:"))
     assert line.endswith("# 0.97, 100% of 60 sampled values are e-mail addresses")
-    assert "# DECIDE: personal or not? c14" in text
+    assert "# DECIDE: personal by its place, or not? c14" in text
     assert "DECIDE: personal or not? wirr" in text
 
 

@@ -76,7 +76,8 @@ def _columns(proposal: Proposal) -> list[dict[str, object]]:
                     "question": column.decide,
                 }
             )
-        found += [{"table": table.name, "column": name, "category": None, "question": "personal or not?"} for name in table.unknown]
+        asked = [(name, "user") for name in table.presumed] + [(name, None) for name in table.unknown]
+        found += [{"table": table.name, "column": name, "category": category, "question": "personal or not?"} for name, category in asked]
     return found
 
 

@@ -28,11 +28,12 @@ class LinkProposal:
 
 @dataclass
 class TableProposal:
-    """A table; ``unknown`` columns stay unclassified, so that the check asks about them."""
+    """A table; ``presumed`` personal columns and ``unknown`` ones stay unclassified, so that the check asks about them."""
 
     name: str
     columns: list[ColumnProposal] = field(default_factory=list)
     not_personal: list[str] = field(default_factory=list)
+    presumed: list[str] = field(default_factory=list)  # texts of people that nothing tells more of
     unknown: list[str] = field(default_factory=list)
     links: list[LinkProposal] = field(default_factory=list)
     erase: str | None = None
@@ -73,6 +74,6 @@ class Proposal:
         for subject in self.subjects:
             found += len(subject.decide)
         for table in self.tables:
-            found += len(table.decide) + (1 if table.unknown else 0)
+            found += len(table.decide) + bool(table.unknown) + bool(table.presumed)
             found += sum(1 for column in table.columns if column.decide) + sum(1 for link in table.links if link.decide)
         return found

@@ -98,7 +98,7 @@ class _Suggestion:
             proposal.decide.append("people share rows of this table; goes with the last of them")
         elif table.oid in land.distance:
             self._erase(table, proposal)
-        elif not proposal.columns and not proposal.unknown:
+        elif not (proposal.columns or proposal.unknown or proposal.presumed):
             proposal.personal = False
         if proposal.columns and table.oid not in land.distance and table.oid not in land.shared:
             proposal.decide.append(
@@ -154,7 +154,9 @@ class _Suggestion:
         linked = {name for link in self.land.declared.get(table.oid, ()) for name in _linked(link.link, table)}
         for column in table.columns:
             verdict = verdicts[column.name]
-            if verdict.category is not None and column.name not in linked:
+            if verdict.presumed and column.name not in linked:
+                proposal.presumed.append(column.name)
+            elif verdict.category is not None and column.name not in linked:
                 proposal.columns.append(self._column(table, column, verdict, verdict.category))
             elif verdict.open and column.name not in linked:
                 proposal.unknown.append(column.name)

@@ -75,6 +75,8 @@ def _rules(table: TableProposal) -> Iterator[str]:
     for column in table.columns:
         rule = f"{{category: {column.category}, anonymise: {column.anonymise}}}" if column.anonymise else column.category
         yield f"          {scalar(column.name)}: {rule}{_remark(column.decide, _reason(column))}"
+    if table.presumed:
+        yield f"        # DECIDE: {text('personal by its place, or not?')} {', '.join(table.presumed)}"
     if table.unknown:
         yield f"        # DECIDE: {text('personal or not?')} {', '.join(table.unknown)}"
     if table.not_personal:

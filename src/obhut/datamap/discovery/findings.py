@@ -31,7 +31,7 @@ class Document:
     @property
     def personal(self) -> tuple[str, ...]:
         """Paths that hold personal data."""
-        return tuple(path for path, verdict in self.paths.items() if verdict.personal)
+        return tuple(path for path, verdict in self.paths.items() if verdict.personal and not verdict.presumed)
 
 
 @dataclass(frozen=True)

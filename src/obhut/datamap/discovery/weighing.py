@@ -93,6 +93,11 @@ class Verdict:
         return self.category is not None
 
     @property
+    def presumed(self) -> bool:
+        """Whether it is taken for personal only because it stands among people and nothing says what it is."""
+        return self.category is not None and self.open
+
+    @property
     def sure(self) -> bool:
         """Whether no person needs to look at it again."""
         return not self.open and self.confidence >= SURE

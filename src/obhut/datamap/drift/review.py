@@ -197,7 +197,7 @@ class _Reviewer:
         rules: dict[str, str | None] = {}
         for name, verdict in self._discovery.verdicts[found.oid].items():
             rules[name] = "?" if verdict.open else None
-            if verdict.category is not None:
+            if verdict.category is not None and not verdict.presumed:
                 way = treatment(found, found.by_name[name], verdict.category, None, Surroundings())
                 rules[name] = f"{{category: {verdict.category}, anonymise: {way}}}" if way else verdict.category
         return rules
