@@ -26,10 +26,10 @@ from obhut.auditlog.reading import log_of
 from obhut.auditlog.search import Query, search
 from obhut.auditlog.signing import Signer
 from obhut.auditlog.store import open_store
-from obhut.auditlog.tlog import notes
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.auditlog.tlog.merkle import WIDTH
 from obhut.auditlog.verify import verify
+from obhut.foundation import notes
 from obhut.foundation.clock import FixedClock
 from obhut.foundation.settings import FILE_NAME, Settings, load
 from obhut.keystore import open_keystore

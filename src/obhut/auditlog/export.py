@@ -28,11 +28,12 @@ from obhut.auditlog.reading import STATEMENTS, KeyReader, LogHead, PartState, lo
 from obhut.auditlog.search import Query, search
 from obhut.auditlog.signing import Signer
 from obhut.auditlog.store import Store
-from obhut.auditlog.tlog import notes, proofs, tiles
+from obhut.auditlog.tlog import proofs, tiles
 from obhut.auditlog.tlog.checkpoints import Checkpoint, ProofFile
 from obhut.auditlog.tlog.merkle import WIDTH, widths
-from obhut.auditlog.tlog.notes import Note
+from obhut.foundation import notes
 from obhut.foundation.clock import Clock
+from obhut.foundation.notes import Note
 from obhut.postgres.connections import Session
 
 _EVER: Final = datetime(1, 1, 1, tzinfo=UTC)

@@ -23,10 +23,10 @@ from obhut.auditlog.errors import EntryRefusedError, LogForkedError, LogRolledBa
 from obhut.auditlog.files import CHECKPOINT, LogFiles
 from obhut.auditlog.signing import Signer, SigningKeys
 from obhut.auditlog.store import Store, open_store
-from obhut.auditlog.tlog import notes, tiles
+from obhut.auditlog.tlog import tiles
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.auditlog.tlog.merkle import SIZE, WIDTH, Edge, leaves
-from obhut.foundation import faultpoints
+from obhut.foundation import faultpoints, notes
 from obhut.foundation.clock import Clock
 from obhut.foundation.ids import new_id
 from obhut.foundation.settings import Settings

@@ -15,9 +15,10 @@ from obhut.auditlog.files import LogFiles
 from obhut.auditlog.log import STATEMENTS, Log
 from obhut.auditlog.signing import Signer, SigningKeys
 from obhut.auditlog.store import Store
-from obhut.auditlog.tlog import merkle, notes, tiles
+from obhut.auditlog.tlog import merkle, tiles
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.auditlog.tlog.merkle import WIDTH
+from obhut.foundation import notes
 from obhut.postgres.connections import Session
 
 

@@ -9,9 +9,10 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
-from obhut.auditlog.tlog import checkpoints, notes
+from obhut.auditlog.tlog import checkpoints
 from obhut.auditlog.tlog.checkpoints import Checkpoint
-from obhut.auditlog.tlog.notes import Kind, Note, VerifierKey
+from obhut.foundation import notes
+from obhut.foundation.notes import Kind, Note, VerifierKey
 
 _NAME: Final = "audit-log/"
 

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from obhut.auditlog import entries
 from obhut.auditlog.entries import Entry, Position, Sealed
 from obhut.auditlog.signing import Signer
-from obhut.auditlog.tlog import checkpoints, merkle, notes, proofs, tiles
+from obhut.auditlog.tlog import checkpoints, merkle, proofs, tiles
 from obhut.auditlog.tlog.checkpoints import Checkpoint, ProofFile
+from obhut.foundation import notes
 from obhut.keystore.sealing import key_of, seal_with
 
 FILE_NAME: Final = "audit-log.json"

@@ -35,10 +35,11 @@ from obhut.auditlog.errors import (
     ValueAlteredError,
 )
 from obhut.auditlog.memory import Memory, Seen
-from obhut.auditlog.tlog import checkpoints, merkle, notes, proofs
+from obhut.auditlog.tlog import checkpoints, merkle, proofs
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.auditlog.tlog.merkle import SIZE, WIDTH
-from obhut.auditlog.tlog.notes import Kind, VerifierKey
+from obhut.foundation import notes
+from obhut.foundation.notes import Kind, VerifierKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from obhut.auditlog.errors import WitnessError
 from obhut.auditlog.reading import STATEMENTS, LogHead
 from obhut.auditlog.signing import Signer
 from obhut.auditlog.store import Store
-from obhut.auditlog.tlog import checkpoints, notes, proofs
+from obhut.auditlog.tlog import checkpoints, proofs
 from obhut.auditlog.tlog.checkpoints import Checkpoint
-from obhut.auditlog.tlog.notes import Kind, NoteError, SignatureError, VerifierKey
+from obhut.foundation import notes
 from obhut.foundation.actors import Actor
 from obhut.foundation.clock import Clock
+from obhut.foundation.notes import Kind, NoteError, SignatureError, VerifierKey
 from obhut.postgres.connections import Session
 
 

@@ -21,7 +21,9 @@ from obhut.backups import sealing
 from obhut.backups.errors import SealBrokenError, WalConflictError, WalError
 from obhut.backups.layout import Layout, fsync_directory
 from obhut.foundation.ids import Lsn
-from obhut.foundation.lsn import lsn_number, lsn_text
+from obhut.foundation.lsn import lsn_text
+from obhut.postgres import timelines
+from obhut.postgres.timelines import TimelineSwitch
 
 _SEGMENT: Final = re.compile(r"[0-9A-F]{24}")
 _HISTORY: Final = re.compile(r"([0-9A-F]{8})\.history")
@@ -84,14 +86,6 @@ class WalHole:
     last: str
     start_lsn: Lsn
     end_lsn: Lsn
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineSwitch:
-    """One line of a timeline's history: the ancestor holds up to the switch."""
-
-    timeline: int
-    switch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +159,10 @@ def parse_history(content: str) -> list[TimelineSwitch]:
     Raises:
         WalError: a line is not what PostgreSQL writes.
     """
-    switches: list[TimelineSwitch] = []
-    for line in content.splitlines():
-        fields = line.split("#", 1)[0].split()
-        if not fields:
-            continue
-        try:
-            switches.append(TimelineSwitch(int(fields[0]), lsn_number(fields[1])))
-        except (ValueError, IndexError):
-            raise WalError("a timeline history file is malformed", "Was it changed on the disk?") from None
-    return switches
+    try:
+        return timelines.parse_history(content)
+    except timelines.HistoryFormError:
+        raise WalError("a timeline history file is malformed", "Was it changed on the disk?") from None
 
 
 def path_of(timeline: int, ancestors: Sequence[TimelineSwitch]) -> list[tuple[int, int, int | None]]:

@@ -279,7 +279,7 @@ def head() -> None:
             "head": found.hash.hex(),
             "signed_at": found.signed_at,
             "checkpoint": path.read_text(encoding="utf-8") if anchor else None,
-            "verifier_key": notes.verifier_key(anchor.origin, key) if anchor and key else None,
+            "verifier_key": str(notes.verifier_key(anchor.origin, key)) if anchor and key else None,
         }
     )
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from obhut.erasure.errors import AnchorMissingError, ListSignatureError, MirrorUnwritableError
 from obhut.foundation.clock import stamp
+from obhut.foundation.notes import Kind, Note, NoteError, Signature, SignatureError, VerifierKey, parse
 
 SIGNING_KEY_NAME: Final = "erasure-list"
 NOTE_LINES: Final = 6
 ANCHOR_NAME: Final = "erasure-list.anchor"
-_ED25519: Final = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,49 +34,41 @@ class Checkpoint:
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.hash).decode()}\ntime {stamp(self.signed_at)}\n"
 
 
-def key_id(name: str, key: Ed25519PublicKey) -> bytes:
-    """Return the four octets that name a key in a signature line."""
-    return sha256(name.encode() + b"\n" + _ED25519 + key.public_bytes_raw()).digest()[:4]
-
-
-def verifier_key(name: str, key: Ed25519PublicKey) -> str:
-    """Return the public key in the form of a C2SP verifier key, to be handed out."""
-    encoded = base64.b64encode(_ED25519 + key.public_bytes_raw()).decode()
-    return f"{name}+{key_id(name, key).hex()}+{encoded}"
+def verifier_key(name: str, key: Ed25519PublicKey) -> VerifierKey:
+    """Return the public key under the list's name; as text it is C2SP's form, to be handed out."""
+    return VerifierKey(name, Kind.ED25519, key.public_bytes_raw())
 
 
 def sign(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
     """Return the checkpoint as a signed note."""
     body = checkpoint.body()
-    signature = key_id(checkpoint.origin, key.public_key()) + key.sign(body.encode())
-    return f"{body}\n\N{EM DASH} {checkpoint.origin} {base64.b64encode(signature).decode()}\n"
+    signer = verifier_key(checkpoint.origin, key.public_key())
+    return str(Note(body, (Signature(signer.name, signer.id, key.sign(body.encode())),)))
 
 
 def open_note(note: str, key: Ed25519PublicKey) -> Checkpoint:
     """Return the checkpoint of a signed note.
 
     Raises:
-        ListSignatureError: it is not a note of this form, or not signed by this key.
+        ListSignatureError: it is not a note of this form, or not signed by this key alone.
     """
-    refused = ListSignatureError(
-        "a checkpoint of the erasure list is not signed by its key", "Which key store signed it? Compare the key ids."
-    )
-    body, _, signatures = note.partition("\n\n")
-    lines = body.split("\n")
-    words = signatures.removesuffix("\n").split(" ")
-    if len(lines) != 4 or len(words) != 3 or words[0] != "\N{EM DASH}" or words[1] != lines[0] or not lines[3].startswith("time "):
-        raise refused
     try:
-        signature = base64.b64decode(words[2], validate=True)
-        size = int(lines[1])
-        moment = datetime.strptime(lines[3].removeprefix("time "), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
-        checkpoint = Checkpoint(lines[0], size, base64.b64decode(lines[2], validate=True), moment)
-        if signature[:4] != key_id(lines[0], key) or checkpoint.body() != body + "\n":
-            raise refused
-        key.verify(signature[4:], checkpoint.body().encode())
-    except (ValueError, binascii.Error, InvalidSignature):
-        raise refused from None
-    return checkpoint
+        signed = parse(note)
+        checkpoint = _read(signed.text)
+        signed.signed_by(verifier_key(checkpoint.origin, key))
+        if str(Note(checkpoint.body(), signed.signatures[:1])) == note:
+            return checkpoint
+    except (ValueError, NoteError, SignatureError):
+        pass
+    raise ListSignatureError(
+        "a checkpoint of the erasure list is not signed by its key", "Which key store signed it? Compare the key ids."
+    ) from None
+
+
+def _read(body: str) -> Checkpoint:
+    origin, size, head, time = body.removesuffix("\n").split("\n")
+    moment = datetime.strptime(time, "time %Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return Checkpoint(origin, int(size), base64.b64decode(head, validate=True), moment)
 
 
 def read_anchor(directory: Path, key: Ed25519PublicKey | None) -> Checkpoint | None:

@@ -45,7 +45,7 @@ def document() -> dict[str, Any]:
         "about": "docs/spec/erasure-list.md; every key in this file is made up",
         "origin": _ORIGIN,
         "public_key": key.public_key().public_bytes_raw().hex(),
-        "verifier_key": notes.verifier_key(_ORIGIN, key.public_key()),
+        "verifier_key": str(notes.verifier_key(_ORIGIN, key.public_key())),
         "mac_key": _MAC_KEY.hex(),
         "data_keys": {LABEL_PREFIX + "2026-11-23": _DATA_KEY.hex()},
         "start": heads[0].hex(),

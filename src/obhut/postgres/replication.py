@@ -19,6 +19,7 @@ from psycopg2.extras import LogicalReplicationConnection
 from obhut.foundation.lsn import lsn_number, lsn_text
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError, for_state, without_state
+from obhut.postgres.timelines import TimelineSwitch, parse_history
 
 STREAMED: Final = 2000  # messages taken from the socket at a time
 _STATUS: Final = 10  # seconds between answers that psycopg2 gives by itself
@@ -181,32 +182,19 @@ class Replication:
         (row,) = self._rows("IDENTIFY_SYSTEM")
         return ServerIdentity(int(row[0]), int(row[1]))
 
-    def history(self, timeline: int) -> list[tuple[int, int]]:
-        """Return where each timeline before this one ends, as timeline and position; empty for the first timeline."""
+    def history(self, timeline: int) -> list[TimelineSwitch]:
+        """Return where each timeline before this one ends; empty for the first timeline."""
         if timeline == 1:
             return []
         (row,) = self._rows(f"TIMELINE_HISTORY {int(timeline)}")
-        return parse_history(bytes(row[1]) if isinstance(row[1], memoryview | bytes) else str(row[1]).encode())
+        # Of type bytea before PostgreSQL 15, text since: a driver may have left the escapes of the former in it.
+        content = bytes(row[1]).decode("utf-8", "replace") if isinstance(row[1], memoryview | bytes) else str(row[1])
+        return parse_history(content.replace("\\012", "\n").replace("\\011", "\t"))
 
     def _rows(self, command: str) -> list[tuple[Any, ...]]:
         with _safe(), self._connection.cursor() as cursor:
             cursor.execute(command)
             return list(cursor.fetchall())
-
-
-def parse_history(content: bytes) -> list[tuple[int, int]]:
-    """Return the ends of timelines that a history file names, oldest first."""
-    found: list[tuple[int, int]] = []
-    for line in content.decode("utf-8", "replace").replace("\\012", "\n").replace("\\011", "\t").splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0].isdigit() and "/" in words[1]:
-            found.append((int(words[0]), lsn_number(words[1])))
-    return found
-
-
-def timeline_at(position: int, current: int, history: Sequence[tuple[int, int]]) -> int:
-    """Return the timeline on which a record at ``position`` was written, on a server whose timeline is ``current``."""
-    return next((timeline for timeline, end in history if position < end), current)
 
 
 def _connect(url: str) -> Any:

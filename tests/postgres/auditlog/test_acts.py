@@ -12,12 +12,13 @@ from obhut.auditlog import acts, entries, errors, log, reading, recover, retain,
 from obhut.auditlog.search import Query, search
 from obhut.auditlog.signing import Signer
 from obhut.auditlog.store import open_store
-from obhut.auditlog.tlog import checkpoints, notes, proofs
+from obhut.auditlog.tlog import checkpoints, proofs
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.controllers import gate, register
 from obhut.controllers.errors import NotInstructedError
 from obhut.controllers.records import ContractTerms
 from obhut.controllers.vocabulary import Action, Channel, InstructionKind
+from obhut.foundation import notes
 from obhut.foundation.actors import Actor, Role
 from obhut.foundation.clock import FixedClock
 from obhut.foundation.settings import Settings

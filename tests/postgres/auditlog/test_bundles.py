@@ -23,9 +23,10 @@ from obhut.auditlog.export import Exporter
 from obhut.auditlog.search import Cursor, Query, search
 from obhut.auditlog.signing import Signer
 from obhut.auditlog.store import open_store
-from obhut.auditlog.tlog import checkpoints, merkle, notes, tiles
+from obhut.auditlog.tlog import checkpoints, merkle, tiles
 from obhut.auditlog.tlog.checkpoints import Checkpoint
 from obhut.auditlog.verify import verify
+from obhut.foundation import notes
 from obhut.foundation.clock import FixedClock
 from obhut.foundation.settings import Settings
 from obhut.keystore import open_keystore

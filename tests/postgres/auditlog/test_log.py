@@ -17,8 +17,9 @@ from obhut.auditlog import entries, log
 from obhut.auditlog.errors import EntryRefusedError, LogForkedError, LogRolledBackError
 from obhut.auditlog.files import LogFiles
 from obhut.auditlog.store import Directory, open_store
-from obhut.auditlog.tlog import merkle, notes, proofs
+from obhut.auditlog.tlog import merkle, proofs
 from obhut.auditlog.tlog.checkpoints import Checkpoint
+from obhut.foundation import notes
 from obhut.foundation.clock import FixedClock
 from obhut.foundation.settings import Settings
 from obhut.postgres.control import control_session

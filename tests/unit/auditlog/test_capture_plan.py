@@ -14,7 +14,7 @@ from obhut.auditlog import pieces
 from obhut.auditlog.capture import plan, traces
 from obhut.auditlog.capture.texts import array_items, json_items
 from obhut.foundation.lsn import lsn_number, lsn_text
-from obhut.postgres.replication import parse_history, timeline_at
+from obhut.postgres.timelines import HistoryFormError, TimelineSwitch, parse_history, timeline_at
 
 SERVER = plan.Server("logical", standby=False, version=180_006, slot_limit=1024, free_slots=3, synchronises_slots=False, superuser=True)
 SLOT = plan.Slot("pgoutput", active=False, confirmed=500, wal_status="reserved", retained=10, behind=0, left=None)
@@ -58,12 +58,12 @@ def test_unsuitable_servers_are_refused(change: dict[str, Any], word: str) -> No
 )
 def test_what_a_stream_has_missed(now: plan.Standing, slot: plan.Slot | None, pending: str, reason: str | None) -> None:
     """A stream that goes on where it stopped missed nothing; each way to lose the place has its reason."""
-    found = plan.missed(BEFORE, now, [(1, 450)], slot, pending)
+    found = plan.missed(BEFORE, now, [TimelineSwitch(1, 450)], slot, pending)
     assert (found.reason if found else None) == reason
     if found and now.timeline == 2:
         assert {"before": 1, "beyond_fork": "yes"}.items() <= found.detail.items()
     if found and slot is None:
-        again = plan.missed(BEFORE, now, [(1, 450)], SLOT, found.noted)
+        again = plan.missed(BEFORE, now, [TimelineSwitch(1, 450)], SLOT, found.noted)
         assert again == found, "what was noted says the same when the slot is there again"
 
 
@@ -119,10 +119,12 @@ def test_looks_at_the_catalogue(now: plan.Table, reasons: list[str]) -> None:
 
 def test_timelines_by_position() -> None:
     """A record before a fork is of the timeline on which it was written, whoever sends it."""
-    history = parse_history(b"1\t0/3000000\tno recovery target specified\n2\t0/5000000\tat restore point\n")
-    assert history == [(1, 0x3000000), (2, 0x5000000)]
+    history = parse_history("1\t0/3000000\tno recovery target specified\n2\t0/5000000\tat restore point\n")
+    assert history == [TimelineSwitch(1, 0x3000000), TimelineSwitch(2, 0x5000000)]
     assert [timeline_at(position, 3, history) for position in (0x2FFFFFF, 0x3000000, 0x5000000)] == [1, 2, 3]
-    assert parse_history(b"") == []
+    assert parse_history("") == []
+    with pytest.raises(HistoryFormError):
+        parse_history("1\tnowhere")
 
 
 @given(st.integers(0, (1 << 64) - 1))

@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obhut.auditlog.tlog import checkpoints, merkle, notes, proofs, tiles
+from obhut.auditlog.tlog import checkpoints, merkle, proofs, tiles
 from obhut.auditlog.tlog.checkpoints import Checkpoint, ProofFile
-from obhut.auditlog.tlog.notes import Note, NoteError, SignatureError
 from obhut.auditlog.tlog.proofs import ProofError
+from obhut.foundation import notes
+from obhut.foundation.notes import Note, NoteError, SignatureError
 
 
 def leaf_hashes(count: int) -> list[bytes]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from obhut.datamap.graph import Graph, TableNode
+from obhut.postgres.timelines import TimelineSwitch
 
 FULL: Final = "f"
 UNLIMITED: Final = -1
@@ -154,7 +155,7 @@ def set_back(before: Standing, now: Standing) -> bool:
     return (now.system, now.timeline) == (before.system, before.timeline) and now.acknowledged < before.acknowledged
 
 
-def missed(before: Standing, now: Standing, history: Sequence[tuple[int, int]], slot: Slot | None, pending: str) -> Missed | None:
+def missed(before: Standing, now: Standing, history: Sequence[TimelineSwitch], slot: Slot | None, pending: str) -> Missed | None:
     """Return what happened since the stream was last read, None when it goes on where it stopped.
 
     Args:
@@ -168,7 +169,7 @@ def missed(before: Standing, now: Standing, history: Sequence[tuple[int, int]], 
         return Missed("system", {"before": before.system})
     forked: dict[str, str | int] = {}
     if now.timeline != before.timeline:
-        fork = next((end for timeline, end in history if timeline == before.timeline), 0)
+        fork = next((former.switch for former in history if former.timeline == before.timeline), 0)
         # What was logged beyond the fork happened on a server that is no longer the one that counts.
         forked = {"before": before.timeline, "beyond_fork": "yes" if before.acknowledged > fork else "no"}
     if now.database != before.database:

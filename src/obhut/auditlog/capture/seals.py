@@ -19,6 +19,7 @@ from obhut.controllers.vocabulary import SubjectRef
 from obhut.foundation.lsn import lsn_text
 from obhut.keystore.sealing import Sealer
 from obhut.keystore.subjects import Erased, Held
+from obhut.postgres.timelines import TimelineSwitch, timeline_at
 
 _NEVER: Final = bytes(entries.KEY_ID)  # stands for the key of a person who was erased before there was one
 _SALT: Final = 16
@@ -40,7 +41,7 @@ class Server:
 
     system: str
     timeline: int
-    history: Sequence[tuple[int, int]] = ()
+    history: Sequence[TimelineSwitch] = ()
 
     def position(self, transaction: Transaction, ordinal: int) -> Position:
         """Return the place of a change."""
@@ -48,12 +49,7 @@ class Server:
 
     def at(self, commit: int, ordinal: int) -> Position:
         """Return a place by the commit's position; changes before a fork belong to the timeline on which they were written."""
-        timeline = self.timeline
-        for former, end in self.history:
-            if commit < end:
-                timeline = former
-                break
-        return Position(self.system, timeline, lsn_text(commit), ordinal)
+        return Position(self.system, timeline_at(commit, self.timeline, self.history), lsn_text(commit), ordinal)
 
 
 class Places:

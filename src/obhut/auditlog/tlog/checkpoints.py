@@ -13,9 +13,10 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
-from obhut.auditlog.tlog import notes, proofs
+from obhut.auditlog.tlog import proofs
 from obhut.auditlog.tlog.merkle import SIZE
-from obhut.auditlog.tlog.notes import Kind, Note, NoteError, Signature, SignatureError, VerifierKey
+from obhut.foundation import notes
+from obhut.foundation.notes import Kind, Note, NoteError, Signature, SignatureError, VerifierKey
 
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
 _BODY: Final = re.compile(r"([^\n]+)\n(0|[1-9]\d{0,18})\n([A-Za-z0-9+/]{43}=)\n((?:[^\n]+\n)*)")
