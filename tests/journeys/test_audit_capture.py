@@ -325,6 +325,13 @@ def test_schema_changes_while_capturing(clinic: Installation, logs: Logs) -> Non
         session.execute("UPDATE letter SET length = 'long' WHERE id = 7")
         session.execute("ALTER TABLE letter DROP COLUMN length")
         session.execute("UPDATE letter SET sender_name = 'late' WHERE id = 7")
+        session.execute(
+            "UPDATE patient SET photo = (SELECT decode(string_agg(md5(i::text), ''), 'hex') FROM generate_series(1, 500) i) WHERE id = 11"
+        )
+        session.execute("UPDATE patient SET first_name = 'whole row' WHERE id = 11")
+        session.execute("ALTER TABLE patient REPLICA IDENTITY DEFAULT")
+        session.execute("UPDATE patient SET first_name = 'key only' WHERE id = 11")
+        session.execute("ALTER TABLE patient REPLICA IDENTITY FULL")
         session.execute("CREATE TABLE public.visit_2027 PARTITION OF visit FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')")
         session.execute("INSERT INTO visit (patient_id, at, finding) VALUES (7, '2027-01-05', 'new year')")
         session.execute("UPDATE visit SET finding = 'changed' WHERE at = '2027-01-05'")
@@ -342,6 +349,12 @@ def test_schema_changes_while_capturing(clinic: Installation, logs: Logs) -> Non
     assert {"pages": "2"} in seen
     assert {"length": "long"} in seen
     assert {"sender_name": "late"} in seen
+    whole, short = (read.row for read in of_patient(logs, "11")[-2:])
+    assert whole["new"].keys() == {"first_name", "shown"} and "unchanged" not in whole
+    assert short["new"]["first_name"] == "key only" and short["unchanged"] == ["photo"], (
+        "a long value that was not sent is marked, not invented"
+    )
+    assert "photo" not in short["new"]
     visits = [read for read in logs.changes() if read.entry.table == "public.visit" and read.row and read.row["key"]["at"] == "2027-01-05"]
     assert [(read.entry.operation, read.row["new"]["finding"]) for read in visits] == [("insert", "new year"), ("update", "changed")]
     assert visits[1].row["old"] == {"finding": "new year"}, "the new partition keeps whole old rows"
@@ -349,6 +362,7 @@ def test_schema_changes_while_capturing(clinic: Installation, logs: Logs) -> Non
     for expected in (
         ("public.letter", "rewrite"),
         ("public.letter", "column-dropped"),
+        ("public.patient", "identity"),
         ("public.visit", "truncate"),
         ("", "publication"),
         ("public.event", "unlogged"),
@@ -471,14 +485,27 @@ def test_stream_goes_on_after_a_restore(clinic: Installation) -> None:
         assert (gap.operation, gap.detail["before"]) == ("system", str(clinic.system))
 
 
+def _findings(clinic: Installation) -> list[dict[str, Any]]:
+    """Return what the status finds, whether it is critical or not."""
+    document = clinic.obhut.run("audit", "status").document
+    found: list[dict[str, Any]] = document.get("result", document)["findings"]
+    return found
+
+
 def test_polling_reads_the_same(clinic: Installation, logs: Logs) -> None:
     """By SQL the stream is the same; switching off is itself an entry, and leaves nothing in the database."""
     with (clinic.folder / "obhut.toml").open("a") as settings:
         settings.write(f'[databases.{clinic.name}.capture]\nmethod = "polling"\n')
     clinic.sql("UPDATE patient SET first_name = 'polled' WHERE id = 8")
+    assert {"schema-namesake"} == {finding["code"] for finding in _findings(clinic) if finding["code"].startswith("schema")}
     clinic.obhut(*UNTIL)
     assert of_patient(logs, "8")[-1].row["new"] == {"first_name": "polled", "shown": "polled <secret8@mail.invalid>"}
+    clinic.sql("CREATE TABLE migrated (id int)")  # as the role obhut, which has the schema's name
+    assert {"schema-shared"} == {finding["code"] for finding in _findings(clinic) if finding["code"].startswith("schema")}
+    for step in ("said", "slot"):
+        clinic.obhut.killed_at(f"audit-stop.{step}", "audit", "stop")
     clinic.obhut("audit", "stop")
+    clinic.sql("DROP TABLE obhut.migrated; DROP SCHEMA obhut")
     assert [read.entry.operation for read in logs.gaps()][-1] == "stopped"
     with Session.connect(clinic.url) as session:
         assert session.row(LEFT) == (0, 0, 0, 0, 0)

@@ -88,6 +88,14 @@ class Place:
         """Whether any role may write messages in Obhut's name."""
         return bool(self.session.rows(_SQL["forgeable"]))
 
+    def strangers(self) -> int:
+        """Return how many tables and views lie in Obhut's schema; it has none of its own."""
+        return int(self.session.value(_SQL["strangers"]))
+
+    def namesake(self) -> bool:
+        """Whether a role is called like Obhut's schema and may create there: tables that it names without a schema end up in it."""
+        return bool(self.session.value(_SQL["namesake"]))
+
     # -- setting up -----------------------------------------------------------------------------------------------------------
 
     def install(self) -> None:
@@ -169,7 +177,10 @@ class Place:
             for name in ("obhut_on_rewrite", "obhut_on_ddl", "obhut_on_drop"):
                 self.session.execute(SQL("DROP EVENT TRIGGER IF EXISTS {}").format(Identifier(name)))
             self.session.execute(SQL("DROP PUBLICATION IF EXISTS {}").format(Identifier(PUBLICATION)))
-            self.session.execute(SQL("DROP SCHEMA IF EXISTS obhut CASCADE"))  # with the triggers that call its functions
+            for (function,) in self.session.rows(_SQL["functions"]):
+                self.session.execute(SQL("DROP FUNCTION {} CASCADE").format(trusted(function)))  # with the triggers that call it
+            if not self.session.value(_SQL["shared"]):  # what somebody else has made there is theirs
+                self.session.execute(SQL("DROP SCHEMA IF EXISTS obhut"))
 
     def heartbeat(self) -> None:
         """Write a message that shows whether the stream is alive; nothing where the role may not."""

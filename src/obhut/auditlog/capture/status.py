@@ -110,6 +110,12 @@ def _server(there: place.Place, server: plan.Server) -> Iterator[Finding]:
         forgeable = True
     if forgeable:
         yield Finding("messages-open", "any role may write messages in Obhut's name", 'Run "obhut audit enable".', critical=False)
+    if strangers := there.strangers():
+        hint = "Move them: ALTER TABLE … SET SCHEMA. A role named obhut makes tables there that it names without a schema."
+        yield Finding("schema-shared", f"{strangers} tables that are not Obhut's lie in its schema obhut", hint, critical=False)
+    elif there.namesake():
+        hint = "ALTER ROLE obhut SET search_path = public; or let nobody who creates tables use it."
+        yield Finding("schema-namesake", "a role named obhut creates its tables in the schema obhut", hint, critical=False)
     if server.failover and not server.synchronises_slots:
         hint = "On each standby set sync_replication_slots; on the primary synchronized_standby_slots."
         yield Finding("failover-unset", "no standby keeps the slot: a failover will be a gap", hint, critical=False)

@@ -15,6 +15,25 @@ SELECT p.oid::regprocedure::text FROM pg_proc p WHERE p.proname = 'pg_logical_em
 -- closed: whether it was Obhut who took the right to it from everybody
 SELECT obj_description(to_regprocedure('obhut.known()'), 'pg_proc') = %s
 
+-- functions: Obhut's own in its schema
+SELECT p.oid::regprocedure::text FROM pg_proc p
+WHERE p.pronamespace = to_regnamespace('obhut')
+  AND p.proname IN ('known', 'context', 'before_change', 'watch', 'unwatch', 'on_rewrite', 'on_ddl', 'on_drop')
+
+-- shared: whether something lies in the schema once Obhut's functions are gone
+SELECT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('obhut') AND deptype IN ('n', 'a'))
+
+-- strangers: tables and views in Obhut's schema; it has none of its own
+SELECT count(*)::int FROM pg_class WHERE relnamespace = to_regnamespace('obhut') AND relkind IN ('r', 'p', 'v', 'm', 'f')
+
+-- namesake: whether a role has the schema's name, and so makes tables there that it means for another
+SELECT EXISTS (
+  SELECT FROM pg_roles r
+  WHERE r.rolname = 'obhut' AND r.rolcanlogin AND has_schema_privilege(r.oid, to_regnamespace('obhut')::oid, 'CREATE')
+    AND NOT EXISTS (SELECT FROM pg_db_role_setting s, unnest(s.setconfig) AS c (setting)
+                    WHERE s.setrole IN (0, r.oid) AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                      AND c.setting LIKE 'search\_path=%' AND c.setting NOT LIKE '%$user%'))
+
 -- watched: tables that Obhut watches, also those that the map no longer names
 SELECT tgrelid::bigint FROM pg_trigger WHERE tgname = 'obhut_before_change' AND tgfoid = to_regprocedure('obhut.before_change()')
 
