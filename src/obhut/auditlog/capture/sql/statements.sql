@@ -50,8 +50,13 @@ SELECT true FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE 
 SELECT true FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND i.relname = %s
 
--- publication: how the publication is made
-SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, pubviaroot FROM pg_publication WHERE pubname = %s
+-- publication: whether the publication is made as Obhut makes it
+SELECT NOT puballtables AND pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot AND coalesce(to_jsonb(p) ->> 'pubgencols', 's') = 's'
+FROM pg_publication p WHERE pubname = %s
+
+-- members: tables that the publication names, and whether it sends their rows whole
+SELECT r.prrelid::bigint, coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') IS NULL
+FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = %s
 
 -- published: leaf tables that the publication has, with row filters or column lists
 SELECT c.oid::bigint, coalesce(r.prqual IS NOT NULL OR r.prattrs IS NOT NULL, false)
