@@ -49,7 +49,7 @@ class Staging:
         return _with_plain(self.server.data / below)
 
     def forget_role(self) -> None:
-        """Drop the role that a finished copy has left to the server, so that the next one brings it again."""
+        """Drop the role that a copy has left to the server, so that the next one brings it again."""
         with Session.connect(self.server.url()) as session:
             session.execute("DROP ROLE IF EXISTS clinic_app")
 
@@ -168,6 +168,19 @@ def test_a_copy_that_fails_takes_its_roles_along(staging: Staging) -> None:
     staging.clinic.sql("DELETE FROM status WHERE word LIKE 'call%'")
     # What is called not personal is copied as it stands, so the WAL of a given server has held this row.
     staging.emptied("base")
+    made = staging.run()
+    assert staging.clinic.obhut("clone", "drop", made.document["run"])["roles_left"] == []
+    staging.emptied("base")
+
+
+def test_roles_that_are_used_stay(staging: Staging) -> None:
+    """A role that a finished copy brought and that owns something in another database by now is told, and keeps what it has there."""
+    made = staging.run()
+    with Session.connect(staging.server.url()) as session:
+        session.execute("CREATE TABLE theirs (); ALTER TABLE theirs OWNER TO clinic_app")
+        assert staging.clinic.obhut("clone", "drop", made.document["run"])["roles_left"] == ["clinic_app"]
+        assert session.value("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'theirs'") == "clinic_app"
+        session.execute("DROP TABLE theirs")
 
 
 def test_a_copy_of_a_moment_that_is_gone(lost: Lost) -> None:
@@ -175,6 +188,7 @@ def test_a_copy_of_a_moment_that_is_gone(lost: Lost) -> None:
     known = {one["run"] for one in lost.obhut("clone", "list", "clinic")}
     lost.obhut.killed_at("clone.recover.after", "clone", "run", "--at", lost.point)
     lost.obhut.killed_at("clone.load.after", "clone", "run", "--at", lost.point)
+    planned = lost.obhut("clone", "plan", "--at", lost.point)
     made = lost.obhut("clone", "run", "--at", lost.point)
     clones = lost.installation.state / "clones"
     assert [path.name for path in clones.iterdir()] == [made["run"]]
@@ -187,8 +201,12 @@ def test_a_copy_of_a_moment_that_is_gone(lost: Lost) -> None:
         assert copy.value("SELECT count(*) FROM patient WHERE photo IS NULL AND device IS NULL") in {len(ANONYMISED), len(ANONYMISED) + 1}
         assert copy.value("SELECT count(*) FROM status") == len(lost.before["public.status"])
         assert copy.value("SELECT moment < now() FROM obhut.copy")
+        sizes = {one["table"]: one["wanted"] - one["erased"] for one in planned["tables"]}
+        assert sizes["public.patient"] == copy.value("SELECT count(*) FROM patient")
+        assert sizes["public.status"] == copy.value("SELECT count(*) FROM status")
     listed = {one["run"]: one for one in lost.obhut("clone", "list", "clinic") if one["run"] not in known}
     assert [one["state"] for one in listed.values()].count("done") == 1 and len(listed) == 3
     lost.obhut("clone", "drop", made["run"])
-    lost.obhut.refused("clone", "run", "--at", "2020-01-01T00:00:00Z")
+    for verb in ("run", "plan"):
+        lost.obhut.refused("clone", verb, "--at", "2020-01-01T00:00:00Z")
     lost.obhut.refused("clone", "run", "--backup", "x", status=2)

@@ -203,7 +203,12 @@ def test_what_the_vendor_wrote_elsewhere_is_found(clinic: Installation) -> None:
     """An address or a canary in a table called not personal, an address in a comment or a default: each is named, the database empty again."""
     staging = clinic.cluster.url("staging")
     hidden = {
-        "INSERT INTO status (word) VALUES ('call SECRET11@mail.invalid, please')": ("public.status.word", "TRUNCATE status"),
+        f"""INSERT INTO status (word) VALUES ('call SECRET11@mail.invalid, please');
+        CREATE FUNCTION hidden() RETURNS text LANGUAGE sql AS $$ SELECT convert_from('\\x{b"secret12@mail.invalid".hex()}', 'utf8') $$;
+        CREATE MATERIALIZED VIEW shown AS SELECT public.hidden() AS words, min(email) AS email FROM patient""": (
+            "public.shown.words (1), public.status.word (1)",
+            "TRUNCATE status; DROP MATERIALIZED VIEW shown; DROP FUNCTION hidden()",
+        ),
         "INSERT INTO status (word) SELECT 'about ' || first_name FROM patient WHERE first_name LIKE 'obhutcanary%'": (
             "public.status.word",
             "TRUNCATE status",

@@ -37,21 +37,35 @@ People = Annotated[
 ]
 Controller = Annotated[str, Parameter(help="Only the people of one controller; its key, as obhut controllers list shows it.")]
 Locale = Annotated[Literal["de", "en"], Parameter(help="Language of the invented names, streets and texts.")]
+At = Annotated[
+    str, Parameter(help="Copy a moment of the backups, as obhut restore names it: 2026-03-01T09:00:00Z, an LSN, name:<point>, latest.")
+]
+Backup = Annotated[str, Parameter(help="With --at: base backup to start from; by default the newest that fits.")]
 RunId = Annotated[str, Parameter(help="Id of the run that made the copy; obhut clone list shows it.")]
 
 
 @app.command(name="plan")
-def plan_(database: Database = None, *, people: People = "", controller: Controller = "", locale: Locale = "de") -> None:
+def plan_(
+    database: Database = None,
+    *,
+    people: People = "",
+    controller: Controller = "",
+    locale: Locale = "de",
+    at: At = "",
+    backup: Backup = "",
+) -> None:
     """Show what a copy would hold: rows of every table, and what becomes of every personal column and why; writes nothing.
 
     What would stop a run stops this command, too: a column without a category, a rule that does not fit its column, a controller that has
-    not instructed copies (action "clone"). Rows are counted in one snapshot of the live database.
+    not instructed copies (action "clone"). Rows are counted in one snapshot of the live database. With --at they are counted in a backup:
+    it is recovered into a quarantine, which takes its time and space, looked at, and thrown away.
     """
     here = opened()
-    wanted = _request(here, database, people=people, controller=controller, locale=locale)
+    wanted = _request(here, database, people=people, controller=controller, locale=locale, **_of_backup(at, backup))
     planned = use_cases.plan(here.settings, wanted, here.actor, here.clock, Phases(here.output))
     document = {
         "database": wanted.database,
+        "moment": planned.moment,
         "map": planned.map_version,
         "tables": [{"table": one.table, "rows": one.rows, "wanted": one.wanted, "erased": one.erased} for one in planned.sizes],
         "columns": [{"column": place, "transformer": name, "where": where, "why": why} for place, name, where, why in planned.columns],
@@ -81,10 +95,8 @@ def run(
         tuple[str, ...], Parameter(help='A definition that is not made, as the leak check names it: "COMMENT public.TABLE people".')
     ] = (),
     locale: Locale = "de",
-    at: Annotated[
-        str, Parameter(help="Copy a moment of the backups, as obhut restore names it: 2026-03-01T09:00:00Z, an LSN, name:<point>, latest.")
-    ] = "",
-    backup: Annotated[str, Parameter(help="With --at: base backup to start from; by default the newest that fits.")] = "",
+    at: At = "",
+    backup: Backup = "",
 ) -> None:
     """Make a masked copy of the live database or of a backup, check it for leaks, and open it; a copy that leaks is dropped.
 
@@ -99,11 +111,9 @@ def run(
     memory only. The exit status is 5 when the check failed.
     """
     here = opened()
-    if backup and not at:
-        raise UsageError("--backup goes with --at", "Name the moment, too: --at latest.")
     wanted = _request(
         here, database, people=people, controller=controller, locale=locale, target=target, workers=workers, left_out=leave_out,
-        at=parse_target(at) if at else None, backup=backup,
+        **_of_backup(at, backup),
     )  # fmt: skip
     try:
         made = use_cases.run(here.settings, wanted, here.actor, here.clock, Phases(here.output))
@@ -132,7 +142,8 @@ def run(
 def list_(database: Database = None, *, limit: Annotated[int, Parameter(help="How many at the most.")] = 50) -> None:
     """List copies, the youngest first: of what moment, under which label, and where each is."""
     here = opened()
-    documents = [_listed(here, one) for one in runs.list_runs(kind=RunKind.CLONE, database=database, limit=limit)]
+    made = runs.list_runs(kind=RunKind.CLONE, database=database, limit=limit)
+    documents = [_listed(here, one) for one in made if not one.parameters.get(use_cases.PLAN_ONLY)]
     here.output.result(
         documents,
         lambda: here.output.table(
@@ -283,13 +294,23 @@ def fixture(
 
 @app.command
 def drop(run_id: RunId) -> None:
-    """Throw a copy away: its own cluster with every file, or everything that was put into the given database."""
+    """Throw a copy away: its own cluster with every file, or everything that was put into the given database.
+
+    Roles that the copy brought to a given server go with it, unless somebody owns something, is a member or is connected by that name;
+    those are told.
+    """
     here = opened()
     found = runs.get(run_id)
     if found.kind is not RunKind.CLONE or runs.alive(found):
         raise UsageError("that run made no copy, or is still making it", 'Look at "obhut clone list".')
-    places.drop(here.settings, found)
-    here.output.result({"run": run_id, "state": "dropped"}, lambda: here.output.say("The copy of run {run} is gone.", run=run_id))
+    left = places.drop(here.settings, found)
+
+    def render() -> None:
+        here.output.say("The copy of run {run} is gone.", run=run_id)
+        if left:
+            here.output.warn("The server keeps roles that came with it, because they are used elsewhere: {roles}", roles=", ".join(left))
+
+    here.output.result({"run": run_id, "state": "dropped", "roles_left": left}, render)
 
 
 def _request(here: Context, database: str | None, *, people: str, controller: str, locale: str, **more: Any) -> Request:
@@ -297,6 +318,12 @@ def _request(here: Context, database: str | None, *, people: str, controller: st
     part = subset.parse(people, key_values(controller, "--controller") if controller else ())
     workers = more.pop("workers", 0) or max(1, min(8, os.cpu_count() or 1))
     return Request(name, wanted=part, locale=locale, workers=workers, **more)
+
+
+def _of_backup(at: str, backup: str) -> dict[str, Any]:
+    if backup and not at:
+        raise UsageError("--backup goes with --at", "Name the moment, too: --at latest.")
+    return {"at": parse_target(at) if at else None, "backup": backup}
 
 
 def _statements(here: Context, statements: Sequence[Statement]) -> None:

@@ -21,6 +21,7 @@ from obhut.datamap.findings import Finding, Severity
 from obhut.datamap.graph import map_version
 from obhut.datamap.load import LoadedMap, Located
 from obhut.datamap.surroundings import probe, read_surroundings
+from obhut.foundation.language import text
 from obhut.postgres.catalogue import Catalogue, read_catalogue
 from obhut.postgres.connections import Session
 
@@ -102,11 +103,11 @@ def _show_findings(located: list[Located], counts: dict[str, int], catalogue: Ca
         out.say(
             "{place}: {severity}: {fact}",
             place=f"{item.file}:{item.position.line}",
-            severity=severity,
-            fact=item.finding.fact,
+            severity=text(severity),
+            fact=text(item.finding.fact),
             style=styles[severity],
         )
-        out.say("    {todo}", todo=item.finding.todo)
+        out.say("    {todo}", todo=text(item.finding.todo))
     if changed is not None:
         sentence = "{changes} changes since {commit} (before: {before}, now: {after})."
         out.say(sentence, changes=len(changed.changes), commit=changed.commit[:12], before=changed.before, after=changed.after)

@@ -13,6 +13,7 @@ from obhut.cli.exits import UsageError
 from obhut.datamap.findings import DataMapError
 from obhut.datamap.load import LoadedMap, load
 from obhut.datamap.surroundings import Surroundings, read_surroundings
+from obhut.foundation.language import text
 from obhut.postgres.catalogue import Catalogue, read_catalogue
 from obhut.postgres.connections import Session
 
@@ -54,8 +55,18 @@ def load_map(path: Path) -> LoadedMap:
         return load(path)
     except DataMapError as error:
         for finding in error.findings:
-            context().output.warn("{fact}. {todo}", fact=finding.fact, todo=finding.todo)
+            context().output.warn("{fact}. {todo}", fact=_told(finding.fact), todo=text(finding.todo))
         raise
+
+
+def _told(fact: str) -> str:
+    """Return a fact in the language in force; before it stand the line and what it is about, which are no words: ``datamap.yaml:7: ``."""
+    parts = fact.split(": ")
+    for start in range(1, len(parts)):
+        sentence = ": ".join(parts[start:])
+        if (said := text(sentence)) != sentence:
+            return ": ".join([*parts[:start], said])
+    return text(fact)
 
 
 def only(loaded: LoadedMap) -> str:

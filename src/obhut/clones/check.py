@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from obhut.clones import leaks
+from obhut.clones import leaks, views
 from obhut.clones.errors import CloneRefusedError
 from obhut.clones.findings import Statement
 from obhut.clones.mark import SCHEMA
@@ -44,7 +44,7 @@ def definitions(entries: Iterable[Entry], roles: Sequence[str], originals: Origi
 def copy(
     about: Checked, source: Session, session: Session, copied: Database, originals: Originals, counts: Mapping[str, Count] | None
 ) -> list[Statement]:
-    """Search the copy itself: rows, the rules of the server, statistics.
+    """Search the copy itself: rows, those of materialised views too, the rules of the server, statistics.
 
     Args:
         about: which copy.
@@ -56,7 +56,8 @@ def copy(
     """
     _, catalogue, masks = afresh(about, session)
     planted = [one.token for one in canary.living(about.database)]
-    found = leaks.rows(source, session, copied, originals, catalogue, planted, about.workers)
+    judged = views.judged(originals, catalogue, read_surroundings(session))
+    found = leaks.rows(source, session, copied, judged, views.searched(catalogue), planted, about.workers)
     found += [leaks.rules(session, masks, catalogue), _statistics(session, originals)]
     if counts is not None:
         found.append(leaks.stream(masks, counts))

@@ -44,7 +44,11 @@ _PLACE = (
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a copy says about itself; ``signed_by`` and ``review_by`` (a date) once somebody answers for its being anonymous."""
+    """What a copy says about itself.
+
+    ``signed_by`` and ``review_by`` (a date) stand there once somebody answers for its being anonymous. ``roles``: those that it brought to
+    a given server, which go with it.
+    """
 
     run: str
     database: str
@@ -58,6 +62,7 @@ class Mark:
     place: str = ""
     signed_by: str = ""
     review_by: str = ""
+    roles: tuple[str, ...] = ()
 
     def content(self) -> dict[str, Any]:
         """Return what is signed."""
@@ -76,6 +81,7 @@ class Mark:
             "place": self.place,
             "signed_by": self.signed_by,
             "review_by": self.review_by,
+            "roles": list(self.roles),
         }
 
 
@@ -137,4 +143,5 @@ def _mark(content: Mapping[str, Any]) -> Mark:
         place=str(content["place"]),
         signed_by=str(content["signed_by"]),
         review_by=str(content["review_by"]),
+        roles=tuple(map(str, content.get("roles", ()))),  # marks of earlier versions name none
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,8 +51,9 @@ from obhut.postgres.sql import SQL, Identifier
 from obhut.restores import finish, load, schema, streams
 from obhut.restores import target as targets
 from obhut.restores.plan import RecoveryTarget
+from obhut.restores.preflight import Sources
 from obhut.restores.progress import Progress, Silent
-from obhut.restores.quarantine import database_name
+from obhut.restores.quarantine import Quarantine, database_name
 from obhut.restores.schema import Entry, Section
 from obhut.restores.target import Target
 
@@ -59,6 +61,7 @@ from obhut.restores.target import Target
 _WAYS_OUT = frozenset(
     {"USER MAPPING", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "PUBLICATION", "PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA"}
 )
+PLAN_ONLY = "plan_only"  # parameter of a run that recovers a backup to plan, and makes no copy
 _NAMED = 8  # places that an error spells out
 _SERVERS = (
     "SELECT srvname, array(SELECT option_name FROM pg_options_to_table(srvoptions)) FROM pg_foreign_server WHERE srvoptions IS NOT NULL"
@@ -98,6 +101,7 @@ class Planned:
     columns: tuple[tuple[str, str, str, str], ...]  # place, transformer, where it runs, why
     notes: tuple[str, ...]
     map_version: str
+    moment: datetime  # of the rows that were counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +123,39 @@ def plan(settings: Settings, request: Request, actor: Actor, clock: Clock, progr
         DataMapError, MaskingRefusedError, NotInstructedError, CloneError: why a run would be refused.
     """
     ledger.open_ledger(settings)
+    progress = progress or Silent()
+    if request.at is not None:
+        return _plan_of_backup(settings, request, request.at, actor, clock, progress)
     with sources.held(settings.database(request.database).url, "obhut clone plan") as source:
-        graph, masks = prepare.masks_for(settings, request.database, source, request.locale)
-        prepare.instructed(source, graph, request.wanted, actor, clock, None)
-        prepared = prepare.prepare(settings, source, graph, masks, request.wanted, clock, progress or Silent())
-        columns = [
-            (f"{table.name}.{column.name}", column.transformer, column.place.value, column.reason)
-            for table in masks.tables.values()
-            for column in table.columns
-            if column.transformer != "keep" or column.category
-        ]
-        return Planned(tuple(prepare.sizes(source, prepared)), tuple(sorted(columns)), prepared.notes, masks.version)
+        return _planned(settings, request, source, actor, clock, progress)
+
+
+def _planned(settings: Settings, request: Request, source: Source, actor: Actor, clock: Clock, progress: Progress) -> Planned:
+    graph, masks = prepare.masks_for(settings, request.database, source, request.locale, of_backup=request.at is not None)
+    prepare.instructed(source, graph, request.wanted, actor, clock, None)
+    prepared = prepare.prepare(settings, source, graph, masks, request.wanted, clock, progress)
+    columns = [
+        (f"{table.name}.{column.name}", column.transformer, column.place.value, column.reason)
+        for table in masks.tables.values()
+        for column in table.columns
+        if column.transformer != "keep" or column.category
+    ]
+    return Planned(tuple(prepare.sizes(source, prepared)), tuple(sorted(columns)), prepared.notes, masks.version, source.moment)
+
+
+def _plan_of_backup(settings: Settings, request: Request, at: RecoveryTarget, actor: Actor, clock: Clock, progress: Progress) -> Planned:
+    """Recover the moment, look at it, and throw the quarantine away; journalled, so that one that was killed is thrown away by the next."""
+    places.tidy(settings, request.database, clock)
+    found, major = recovered.survey(settings, request.database, at, request.backup, _controller(request), actor, clock)
+    journalled = _begin(settings, request, actor, clock, major, "", plan_only=True)
+    with runs.guarded(journalled, clock):
+        with (
+            recovered.recovered(settings, journalled, found, at, clock, progress) as quarantine,
+            sources.held(quarantine.url, streams.application_name(journalled.id), moment=_moment(quarantine, found)) as source,
+        ):
+            planned = _planned(settings, request, source, actor, clock, progress)
+        runs.finish(journalled, RunState.CANCELLED, clock=clock)
+    return planned
 
 
 def run(settings: Settings, request: Request, actor: Actor, clock: Clock, progress: Progress | None = None) -> Outcome:
@@ -158,22 +184,30 @@ def run(settings: Settings, request: Request, actor: Actor, clock: Clock, progre
 
 def _of_backup(settings: Settings, request: Request, at: RecoveryTarget, actor: Actor, clock: Clock, progress: Progress) -> Outcome:
     """Make a copy of the moment of a backup; the living database is not asked."""
-    controller = canonical_key(request.wanted.controller) if request.wanted.controller else ""
-    found, major = recovered.survey(settings, request.database, at, request.backup, controller, actor, clock)
+    found, major = recovered.survey(settings, request.database, at, request.backup, _controller(request), actor, clock)
     journalled = _begin(settings, request, actor, clock, major, "")
     with runs.guarded(journalled, clock):
         copying = Copying(settings, journalled, request, actor, clock, progress)
         with (
             recovered.recovered(settings, journalled, found, at, clock, progress) as quarantine,
-            sources.held(quarantine.url, copying.application, moment=quarantine.moment or found.chain[-1].end_time) as source,
+            sources.held(quarantine.url, copying.application, moment=_moment(quarantine, found)) as source,
         ):
             return copying.carry_out(source)
 
 
-def _begin(settings: Settings, request: Request, actor: Actor, clock: Clock, major: int, superuser: str) -> Run:
+def _controller(request: Request) -> str:
+    return canonical_key(request.wanted.controller) if request.wanted.controller else ""
+
+
+def _moment(quarantine: Quarantine, found: Sources) -> datetime:
+    return quarantine.moment or found.chain[-1].end_time
+
+
+def _begin(settings: Settings, request: Request, actor: Actor, clock: Clock, major: int, superuser: str, *, plan_only: bool = False) -> Run:
     parameters = {
         "target": request.target, "major": major, "superuser": superuser, "dbname": database_name(settings.database(request.database).url),
         "workers": request.workers, "subset": request.wanted.describe(), "at": str(request.at) if request.at else "",
+        PLAN_ONLY: plan_only,
     }  # fmt: skip
     return runs.begin(RunKind.CLONE, request.database, actor, clock, parameters)
 
@@ -337,7 +371,7 @@ class Copying:
                 content = Mark(
                     self.run.id, self.request.database, source.moment, source.lsn, prepared.graph.version, label.value,
                     self.request.wanted.describe(), tuple(statement.document() for statement in statements), self.clock.now(),
-                    mark.place_of(session),
+                    mark.place_of(session), roles=tuple(places.brought_roles(session)),
                 )  # fmt: skip
                 mark.write(session, content, open_keystore(self.settings))
             if target.cluster is not None:

@@ -8,12 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from obhut.clones import objects
+from obhut.clones import mark, objects
+from obhut.clones.errors import CloneMarkError
 from obhut.foundation.clock import Clock
 from obhut.foundation.settings import Settings
 from obhut.journal import runs
 from obhut.journal.runs import Run
 from obhut.journal.states import RunKind, RunState
+from obhut.keystore import open_keystore
 from obhut.postgres.clusters import Cluster, make_directory
 from obhut.postgres.connections import Session
 from obhut.postgres.errors import DatabaseError
@@ -25,6 +27,15 @@ from obhut.restores.target import Target
 CLONES = "clones"
 QUARANTINE = "quarantine"  # where a backup is recovered, below the directory of a run
 _ROLE = "role: "  # recorded in a given database: a role that the copy brought to the server
+_UNUSED = """
+SELECT r.rolname FROM pg_roles r WHERE r.rolname = ANY(%(brought)s)
+  AND NOT EXISTS (SELECT FROM pg_shdepend d JOIN pg_database b ON b.datname = current_database()
+    WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.classid <> 'pg_auth_members'::regclass
+      AND d.dbid <> b.oid AND NOT (d.dbid = 0 AND d.classid = 'pg_database'::regclass AND d.objid = b.oid))
+  AND NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles o ON o.oid = m.member
+    WHERE m.roleid = r.oid AND o.rolname <> current_user AND o.rolname <> ALL(%(brought)s))
+  AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid)
+"""
 _OURS = ("information_schema", streams.RECORDS)
 
 
@@ -91,30 +102,36 @@ def note_roles(target: Target, statements: Sequence[str]) -> None:
             streams.record(session, f"{_ROLE}{name}")
 
 
-def drop(settings: Settings, run: Run, *, quarantine: bool = True) -> None:
+def drop(settings: Settings, run: Run, *, quarantine: bool = True) -> list[str]:
     """Throw a copy away: its own cluster with all files, or everything that was put into a given database.
 
     Args:
         settings: the installation.
         run: that made the copy.
         quarantine: with the quarantine it was made from, if it is still there.
+
+    Returns:
+        The roles that the copy brought to a given server and that stay there, because somebody uses them elsewhere by now.
     """
+    left: list[str] = []
     target = target_of(settings, run)
     if target.cluster is not None:
         target.cluster.remove()
     else:
-        _empty(target, streams.application_name(run.id))
+        left = _empty(settings, target, streams.application_name(run.id))
     directory = directory_of(settings, run.id)
     if quarantine:
         targets.cluster_at(settings, directory / QUARANTINE, int(str(run.parameters["major"]))).remove()
     clear(directory)
+    return left
 
 
-def _empty(target: Target, application: str) -> None:
+def _empty(settings: Settings, target: Target, application: str) -> list[str]:
     with target.session(application) as session:
         streams.end_sessions(session, application)
         if session.value("SELECT to_regclass(%s) IS NULL AND to_regclass('obhut.copy') IS NULL", (f"{streams.RECORDS}.done",)):
-            return  # never ours, or emptied already
+            return []  # never ours, or emptied already
+        brought = brought_roles(session) or _marked_roles(session, settings)
         for (name,) in session.rows("SELECT evtname FROM pg_event_trigger"):
             session.execute(SQL("DROP EVENT TRIGGER {}").format(Identifier(name)))
         for (name,) in session.rows("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> ALL(%s)", (list(_OURS),)):
@@ -126,21 +143,35 @@ def _empty(target: Target, application: str) -> None:
             with suppress(DatabaseError):  # a server that is not ours may not let us; its autovacuum will
                 session.execute(SQL("VACUUM (FULL) pg_catalog.{}").format(Identifier(name)))
         objects.remove(session)
-        _drop_roles(session)
+        left = _drop_roles(session, brought)
     release(target, application)
+    return left
 
 
-def _drop_roles(session: Session) -> None:
-    """Drop the roles that a failed copy brought; one that somebody uses elsewhere by now stays, and those of a finished copy do."""
+def brought_roles(session: Session) -> list[str]:
+    """Return the roles that a copy in the making brings to a given server."""
     if session.value("SELECT to_regclass(%s) IS NULL", (f"{streams.RECORDS}.done",)):
-        return
-    brought = [name.removeprefix(_ROLE) for name in streams.finished(session) if name.startswith(_ROLE)]
-    for name in brought:
+        return []
+    return sorted(name.removeprefix(_ROLE) for name in streams.finished(session) if name.startswith(_ROLE))
+
+
+def _marked_roles(session: Session, settings: Settings) -> list[str]:
+    """Return the roles that a finished copy brought, by its mark; a mark that does not hold up speaks for no role."""
+    with suppress(CloneMarkError):
+        return list(mark.read(session, open_keystore(settings)).roles)
+    return []
+
+
+def _drop_roles(session: Session, brought: Sequence[str]) -> list[str]:
+    """Drop the roles that a copy brought, and return those that stay: somebody owns something, is a member or is there by that name."""
+    unused = [str(name) for (name,) in session.rows(_UNUSED, {"brought": list(brought)})] if brought else []
+    for name in unused:
         with suppress(DatabaseError):
             session.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
-    for name in brought:
+    for name in unused:
         with suppress(DatabaseError):
             session.execute(SQL("DROP ROLE IF EXISTS {}").format(Identifier(name)))
+    return [str(name) for (name,) in session.rows("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) ORDER BY 1", (list(brought),))]
 
 
 def release(target: Target, application: str) -> None:

@@ -235,7 +235,7 @@ def _of_plan(plan: MaskPlan) -> Iterator[Criterion]:
     marked = [name for table in plan.tables.values() for column in table.columns for name in _marked(plan, table, column)]
     yield Criterion(
         "identifiers",
-        "WP216 3, EDPB 01/2025",
+        "WP216 (pseudonymisation), EDPB 01/2025",
         not marked,
         f"kept or only marked: {', '.join(marked[:5])}" if marked else "no direct identifier is kept, hashed, scrambled or partly shown",
         "Use a transformer that invents or destroys.",
@@ -248,7 +248,7 @@ def _of_plan(plan: MaskPlan) -> Iterator[Criterion]:
     ]
     yield Criterion(
         "keys",
-        "WP216 3 (linkability)",
+        "WP216 (linkability)",
         not kept,
         f"keys that link the copy to production: {', '.join(kept[:5])}" if kept else "keys of people's rows are issued anew",
         "Let them be issued anew: rekey: true, or key the table by a number or uuid.",
@@ -268,9 +268,9 @@ def _marked(plan: MaskPlan, table: TablePlan, column: ColumnPlan) -> Iterator[st
 
 def _of_copy(evidence: Evidence, thresholds: Thresholds, plan: MaskPlan) -> Iterator[Criterion]:
     if quasi_identifiers(plan):
-        yield _figure("k", "WP216 3 (singling out)", "k", evidence.k, thresholds.k, "Generalise more, or destroy a column.")
+        yield _figure("k", "WP216 (singling out)", "k", evidence.k, thresholds.k, "Generalise more, or destroy a column.")
     if sensitive_columns(plan):
-        yield _figure("l", "WP216 3 (inference)", "l", evidence.l, thresholds.l, "Generalise more, or destroy a sensitive column.")
+        yield _figure("l", "WP216 (inference)", "l", evidence.l, thresholds.l, "Generalise more, or destroy a sensitive column.")
     for name in ("singling_out", "linkability", "inference"):
         yield _attack(name, evidence.attacks.get(name), thresholds.attack)
     yield _none("leaks", "GDPR Recital 26", evidence.leaks, "values of the source", "Repair the map and make the copy again.")
@@ -304,7 +304,8 @@ def _figure(name: str, source: str, what: str, found: int | None, wanted: int, t
 
 
 def _attack(name: str, found: Attack | None, wanted: float) -> Criterion:
-    words, source = name.replace("_", " "), "WP216 3"
+    words = name.replace("_", " ")
+    source = f"WP216 ({words})"
     todo = "Generalise or destroy what the attack used, and measure again."
     if found is None or (found.upper is None and not found.not_applicable):
         return Criterion(name, source, None, f"{words} was not measured", todo)

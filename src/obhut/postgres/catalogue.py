@@ -160,6 +160,7 @@ class MaterialisedView:
     schema: str
     name: str
     populated: bool
+    columns: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,9 @@ def read_catalogue(session: Session) -> Catalogue:
         foreign_keys=foreign_keys,
         sequences=tuple(Sequence(*row) for row in session.rows(_SQL["sequences"])),
         extensions={str(name): str(version) for name, version in session.rows(_SQL["extensions"])},
-        materialised_views=tuple(MaterialisedView(*row) for row in session.rows(_SQL["matviews"])),
+        materialised_views=tuple(
+            MaterialisedView(oid, schema, name, populated, tuple(columns.get(oid, ())))
+            for oid, schema, name, populated in session.rows(_SQL["matviews"])
+        ),
         _names={table.full_name: oid for oid, table in tables.items()},
     )

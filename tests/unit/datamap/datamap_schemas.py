@@ -10,6 +10,7 @@ from obhut.datamap.check import check
 from obhut.datamap.findings import Finding
 from obhut.datamap.load import LoadedMap, loads
 from obhut.datamap.surroundings import Surroundings
+from obhut.foundation.language import Language, speaking, text
 from obhut.postgres.catalogue import Action, Catalogue, Column, ForeignKey, Key, Table
 
 PAGILA = Path(__file__).parents[2] / "data" / "pagila.datamap.yaml"
@@ -104,8 +105,12 @@ def load_map(tables: str = "", head: str = HEAD) -> LoadedMap:
 
 
 def findings(schema: Schema, tables: str = "", *, head: str = HEAD, around: Surroundings | None = None) -> list[Finding]:
-    """Return what the check finds."""
-    return check(load_map(tables, head), "d", schema.catalogue, around)
+    """Return what the check finds, each with a sentence in German."""
+    found = check(load_map(tables, head), "d", schema.catalogue, around)
+    with speaking(Language.GERMAN):
+        english = [said for one in found for said in (one.fact, one.todo) if text(said) == said]
+    assert english == []
+    return found
 
 
 def codes(schema: Schema, tables: str = "", *, head: str = HEAD, around: Surroundings | None = None) -> set[str]:
