@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -65,9 +66,12 @@ class Logs:
         return [read for read in found if read.entry.kind != "opening"]
 
     def changes(self) -> list[Read]:
-        """Return the changes, in the order of their positions."""
-        found = [read for read in self.all() if read.entry.kind == "change"]
-        return sorted(found, key=lambda read: read.entry.position.order() if read.entry.position else ())
+        """Return the changes, server by server, in the order of their positions."""
+        found = [(read, read.entry.position) for read in self.all() if read.entry.kind == "change" and read.entry.position]
+        begun: dict[str, datetime] = {}
+        for read, position in found:
+            begun[position.system] = min(read.entry.at, begun.get(position.system, read.entry.at))
+        return [read for read, _ in sorted(found, key=lambda one: (begun[one[1].system], one[1].order()))]
 
     def gaps(self) -> list[Read]:
         """Return the gaps of the vendor's own log: each gap is in every log."""
