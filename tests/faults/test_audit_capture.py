@@ -112,8 +112,26 @@ def test_killed_at_every_step(clinic: Installation) -> None:
         assert "u-99" in actors
 
 
+def outgrown(clinic: Installation) -> None:
+    """Write more WAL than the server keeps for a slot that nobody reads: it gives up the slot, never its disk."""
+    clinic.cluster.configure({"max_slot_wal_keep_size": "1MB"})
+    clinic.cluster.reload()
+    deadline = time.monotonic() + 20
+    while clinic.value("SHOW max_slot_wal_keep_size") != "1MB":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for _ in range(3):
+        clinic.sql("UPDATE price SET amount = amount + 1")
+        clinic.value("SELECT pg_switch_wal()")
+    clinic.sql("CHECKPOINT")
+    clinic.cluster.configure({"max_slot_wal_keep_size": SERVER["max_slot_wal_keep_size"]})
+    clinic.cluster.reload()
+    assert clinic.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'obhut_audit_clinic'") == "lost"
+    assert "slot-lost" in clinic.obhut.run("audit", "status").stdout
+
+
 def test_lost_and_moved_slots_are_gaps(clinic: Installation) -> None:
-    """A slot that was dropped or moved by somebody, a trigger that was off: one gap in every log, also when capture dies while it says so."""
+    """A slot that was dropped, moved by somebody or outgrown, a trigger that was off: one gap in every log, also when capture dies while it says so."""
     clinic.obhut(*UNTIL)
     clinic.sql(f"SELECT pg_drop_replication_slot('{SLOT}')")
     clinic.sql("UPDATE patient SET first_name = 'unseen' WHERE id = 1")
@@ -126,6 +144,8 @@ def test_lost_and_moved_slots_are_gaps(clinic: Installation) -> None:
     clinic.sql("UPDATE patient SET first_name = 'after' WHERE id = 1")
     assert clinic.obhut.run("audit", "status").status == 5
     clinic.obhut(*UNTIL)
+    outgrown(clinic)
+    clinic.obhut(*UNTIL)
     clinic.sql("ALTER TABLE letter DISABLE TRIGGER obhut_before_change")
     for step in ("look-noted", "look-appended"):
         clinic.obhut.killed_at(f"audit-follow.{step}", *UNTIL)
@@ -133,10 +153,10 @@ def test_lost_and_moved_slots_are_gaps(clinic: Installation) -> None:
     clinic.obhut("audit", "enable")
     with logs_of(clinic) as logs:
         found = [read for read in logs.all() if read.entry.kind == "gap"]
-        each = Counter((read.controller, read.entry.operation) for read in found)
-        assert len({controller for controller, _ in each}) == 3, "every controller's log, and the vendor's"
+        each = Counter((read.controller, read.entry.operation, read.entry.detail.get("cause")) for read in found)
+        assert len({controller for controller, _, _ in each}) == 3, "every controller's log, and the vendor's"
         assert set(each.values()) == {1}
-        assert {operation for _, operation in each} == {"slot-lost", "slot-moved", "unattributed"}
+        assert {one[1:] for one in each} == {("slot-lost", "dropped"), ("slot-lost", "limit"), ("slot-moved", None), ("unattributed", None)}
         names = [
             read.row["new"]["first_name"]
             for read in logs.changes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -174,6 +176,29 @@ def stranger_verifies(clinic: Installation, controller: str, bundle: Path) -> bo
     """Whether the verifier that was written from the specification alone accepts a bundle."""
     key = clinic.obhut("audit", "key", controller)["ed25519"]
     return subprocess.run(["perl", str(STRANGER), str(bundle), key], check=False, capture_output=True).returncode == 0
+
+
+ALONE = """
+import sys
+def forbid(event, arguments):
+    if event in {"socket.connect", "socket.sendto", "socket.getaddrinfo", "subprocess.Popen"}:
+        raise RuntimeError(event)
+sys.addaudithook(forbid)
+from obhut.cli.main import main
+sys.exit(main(["--json", "audit", "verify", *sys.argv[1:]]))
+"""
+
+
+def verified_alone(clinic: Installation, controller: str, bundle: Path) -> dict[str, Any]:
+    """Verify a bundle as a controller does: no settings, no state, and a process that may open no connection."""
+    key = clinic.obhut("audit", "key", controller)["ed25519"]
+    with TemporaryDirectory() as empty:
+        command = [sys.executable, "-c", ALONE, str(bundle), "--key", key]
+        environment = {"PYTHONPATH": str(SOURCE), "HOME": empty}
+        done = subprocess.run(command, cwd=empty, env=environment, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -447,6 +472,7 @@ def test_erased_people_cannot_be_read(clinic: Installation, logs: Logs) -> None:
         report = clinic.obhut("audit", "verify", bundle)
         assert report["entries"] > 0
         assert stranger_verifies(clinic, north, bundle)
+        assert verified_alone(clinic, north, bundle)["entries"] == report["entries"]
     shown = clinic.folder / "shown"
     clinic.obhut("audit", "export", north, shown, "--values")
     content = b"".join(path.read_bytes() for path in shown.rglob("*") if path.is_file())
