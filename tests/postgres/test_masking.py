@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from obhut.datamap.check import errors, examine
 from obhut.datamap.load import loads
 from obhut.datamap.models import SHARED, Anonymisation
 from obhut.datamap.surroundings import Surroundings, read_surroundings
+from obhut.datamap.transformers import CATALOGUE, Place
 from obhut.masking import facts as facts_module
 from obhut.masking.checkdigits import luhn, valid_iban, valid_tax_number
 from obhut.masking.expressions import anonymised, masked
@@ -399,6 +402,8 @@ SERVER = [
     ("truncate", {"length": 2, "pad": "0"}, "text", ["80331", "8", None], ["80000", "8", None]),
     ("bucket", {"width": 1000}, "integer", [2500, 999, -1, None], [2000, 0, -1000, None]),
     ("bucket", {"width": 0.5}, "numeric(6,2)", ["2.74", "-0.10", None], ["2.50", "-0.50", None]),
+    ("bucket", {"width": 7}, "numeric(3,1)", ["-99.9", "9.9", None], ["-99.9", "7.0", None]),
+    ("bucket", {"width": 7}, "smallint", [-32768, None], [-32768, None]),
     ("bucket", {"width": 10}, "double precision", [19.9, -3.5, None], [10.0, -10.0, None]),
     ("age_band", {"years": 5}, "date", ["1987-06-05", "1990-01-01", None], ["1985-01-01", "1990-01-01", None]),
     ("age_band", {"years": 10}, "timestamptz", ["1987-06-05 10:00+00", None], ["1980-01-01 00:00:00+00", None]),
@@ -444,6 +449,60 @@ def test_rules_of_the_server_give_the_same_again(
             if len(options) < 2:
                 again = SQL("SELECT ({})::text FROM t ORDER BY n").format(anonymised(rule, column)(trusted("x")))
                 assert [row[0] for row in session.rows(again)] == once
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+MOMENTS = st.dates(date(1, 1, 1), date(9999, 12, 31))
+# By transformer: options, type, values, and what must hold of a value and its result.
+HOLDS: dict[str, tuple[dict[str, Any], str, st.SearchStrategy[Any], Callable[[Any, Any], bool]]] = {
+    "null": ({}, "text", TEXTS, lambda before, after: after is None),
+    "default": ({}, "text", TEXTS, lambda before, after: after == "as said"),
+    "empty": ({}, "text", TEXTS, lambda before, after: after == ""),
+    "constant": ({"value": "gone"}, "text", TEXTS, lambda before, after: after == "gone"),
+    "redact": ({}, "text", TEXTS, lambda before, after: after == "[redacted]"),
+    "template": ({"text": "erased-{n}"}, "text", TEXTS, lambda before, after: re.fullmatch(r"erased-\d+", after) is not None),
+    "truncate": ({"length": 3}, "text", TEXTS, lambda before, after: after == before[:3]),
+    "partial": (
+        {"start": 1, "end": 2}, "text", TEXTS,
+        lambda before, after: after == (before[0] + "*" * (len(before) - 3) + before[-2:] if len(before) > 3 else "*" * len(before)),
+    ),
+    "generalise": ({"unit": "month"}, "date", MOMENTS, lambda before, after: after == before.replace(day=1)),
+    "age_band": (
+        {"years": 5}, "date", MOMENTS,
+        lambda before, after: (after.month, after.day) == (1, 1) and 0 <= before.year - after.year < 5 and (after.year % 5 == 0 or after.year == 1),
+    ),
+    "bucket": (
+        {"width": 7}, "integer", st.integers(-(2**31), 2**31 - 1),
+        lambda before, after: 0 <= before - after < 7 and (after % 7 == 0 or after == -(2**31)),
+    ),
+}  # fmt: skip
+
+
+def test_every_transformer_of_the_server_holds_what_it_declares(database: Any) -> None:
+    """Whatever the values: NULL stays NULL, a value becomes what its transformer says and nothing else of it is left."""
+    assert set(HOLDS) == {one.name for one in CATALOGUE.values() if one.place is Place.SERVER} - {"keep"}
+    with database.session() as session:
+        for name in HOLDS:
+            _hold(session, name)
+
+
+def _hold(session: Session, name: str) -> None:
+    """Ask the server for results of many values at once, and judge each."""
+    options, kind, values, holds = HOLDS[name]
+    session.execute(trusted(f"CREATE TABLE {name}_ (n int PRIMARY KEY, x {kind})"))
+    if name == "default":
+        session.execute(trusted(f"ALTER TABLE {name}_ ALTER x SET DEFAULT 'as said'"))
+    column = next(table for table in read_catalogue(session).tables.values() if table.name == f"{name}_").by_name["x"]
+    asked = SQL("SELECT x, {} FROM unnest(%s::{}[]) WITH ORDINALITY u(x, n)").format(masked(name, options, column), trusted(kind))
+    for_nobody = name in {"constant", "default", "empty", "template"}  # nothing of the value, not even that there was none
+
+    @settings(max_examples=25, deadline=None, database=None)
+    @given(st.lists(st.none() | values, min_size=1, max_size=20))
+    def check(cells: list[Any]) -> None:
+        for before, after in session.rows(asked, (cells,)):
+            assert (after is None or for_nobody) if before is None else holds(before, after), (name, before, after)
+
+    check()
 
 
 def test_the_demo_vendor_can_be_copied_as_its_map_stands(database: Any) -> None:

@@ -79,6 +79,9 @@ def anonymised(rule: Anonymisation, column: Column) -> Expression:
     return _json_rules(rule, column)
 
 
+_INTEGER_BITS = {"smallint": 15, "integer": 31, "bigint": 63}
+
+
 def masked(transformer: str, options: Mapping[str, Any], column: Column) -> Composable | None:
     """Return what a copy's SELECT says for a column under a transformer of the server; None for the column itself."""
     if transformer == "keep":
@@ -102,8 +105,22 @@ def _redact(current: Composable, options: Mapping[str, Any], column: Column) -> 
 
 
 def _bucket(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
-    width = Literal(str(options["width"]))
-    return SQL("(floor({c}::numeric / {w}::numeric) * {w}::numeric)::{t}").format(c=current, w=width, t=trusted(column.type))
+    width, lowest = Literal(str(options["width"])), _lowest(column)
+    bound = SQL("floor({c}::numeric / {w}::numeric) * {w}::numeric").format(c=current, w=width)
+    if lowest is not None:  # the lowest class may begin below what the type can hold; greatest() would make a value of NULL
+        bound = SQL("CASE WHEN {c} IS NOT NULL THEN greatest({b}, {l}::numeric) END").format(c=current, b=bound, l=Literal(lowest))
+    return SQL("({})::{}").format(bound, trusted(column.type))
+
+
+def _lowest(column: Column) -> str | None:
+    """Return the lowest number of a column's type, or None where it has none."""
+    if column.base_type in _INTEGER_BITS:
+        return str(-(2 ** _INTEGER_BITS[column.base_type]))
+    if column.base_type == "numeric" and column.modifier > 0:
+        precision, scale = (column.modifier - 4) >> 16, (column.modifier - 4) & 0x7FF
+        scale -= 0x800 if scale > 0x3FF else 0  # since version 15 a scale may be below zero
+        return f"-{'9' * precision}e{-scale}"
+    return None
 
 
 def _age_band(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
