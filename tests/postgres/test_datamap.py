@@ -164,5 +164,18 @@ def test_command_line(database: Any, tmp_path: Path, capfd: pytest.CaptureFixtur
     suggestion = ["datamap", "suggest", "pagila", "--url", database.url, "-o", str(target)]
     assert main(suggestion) == 0
     assert main(suggestion) != 0
-    assert main(["datamap", "check", "pagila", "--url", database.url, "--map", str(target)]) == 5
-    assert "new.yaml:" in capfd.readouterr().out
+    asked = ["datamap", "check", "pagila", "--url", database.url, "--map", str(target)]
+    assert main(asked) == 5
+    said = capfd.readouterr().out
+    assert "new.yaml:" in said and "reads personal tables" in said
+    assert main(["--lang", "de", *asked]) == 5
+    said = capfd.readouterr().out
+    assert "liest personenbezogene Tabellen" in said and "reads personal tables" not in said
+
+
+def test_an_index_that_takes_one_null_only_is_known(server: Any) -> None:
+    """NULLS NOT DISTINCT is told from the usual kind, in which NULLs are no duplicates."""
+    with server.session() as session:
+        session.execute("CREATE TABLE one (a int UNIQUE NULLS NOT DISTINCT, b int UNIQUE)")
+        table = next(table for table in read_catalogue(session).tables.values() if table.name == "one")
+        assert {key.columns: key.one_null for key in table.keys} == {("a",): True, ("b",): False}

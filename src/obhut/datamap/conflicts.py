@@ -147,7 +147,8 @@ def _words(place: str, chosen: Chosen) -> Iterator[Conflict]:
 def unique_conflicts(table: Table, chosen: Mapping[str, Chosen], reads: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, Conflict]]:
     """Yield a column and the conflict for every unique index that masked values could break.
 
-    An index holds when the columns of it that keep different values apart contain a unique key; one that becomes NULL throughout holds too.
+    An index holds when the columns of it that keep different values apart contain a unique key; one that becomes NULL throughout holds too,
+    unless it takes one NULL only.
 
     Args:
         table: with its unique indexes.
@@ -158,7 +159,7 @@ def unique_conflicts(table: Table, chosen: Mapping[str, Chosen], reads: Mapping[
     for key in table.keys:
         columns = named[key.name]
         masked = [name for name in columns if name in chosen]
-        if not masked or any(chosen[name].transformer.name == "null" for name in masked):
+        if not masked or (not key.one_null and any(chosen[name].transformer.name == "null" for name in masked)):
             continue
         alone = len(columns) == 1
         apart = {name for name in columns if name not in chosen or chosen[name].keeps_apart(alone=alone) or _own(chosen[name], table)}

@@ -61,6 +61,7 @@ class Key:
     primary: bool
     columns: tuple[str | None, ...]
     predicate: str | None
+    one_null: bool = False  # NULLS NOT DISTINCT: a second NULL is refused, too
 
 
 @dataclass(frozen=True)
@@ -254,9 +255,9 @@ def read_catalogue(session: Session) -> Catalogue:
     for oid, *rest in session.rows(_SQL["columns"]):
         columns.setdefault(oid, []).append(Column(*rest))
     keys: dict[int, list[Key]] = {}
-    for oid, name, primary, unique, names, predicate, valid in session.rows(_SQL["keys"]):
+    for oid, name, primary, unique, names, predicate, valid, one_null in session.rows(_SQL["keys"]):
         if unique and valid:
-            keys.setdefault(oid, []).append(Key(name, primary, tuple(names), predicate))
+            keys.setdefault(oid, []).append(Key(name, primary, tuple(names), predicate, one_null))
     tables = {row[0]: Table(*(*row, tuple(columns.get(row[0], ())), tuple(keys.get(row[0], ())))) for row in session.rows(_SQL["tables"])}
     foreign_keys = tuple(
         ForeignKey(

@@ -128,6 +128,15 @@ def test_unique_indexes_that_hold_are_not_refused(rule: str, unique: tuple[str, 
     assert "mask-not-unique" not in refused(made)
 
 
+def test_an_index_that_takes_one_null_only_counts() -> None:
+    """NULLS NOT DISTINCT: NULL throughout would be refused at the second row, after hours; the plan refuses it before."""
+    schema, head = patient("{category: user, mask: null}", column("x", "text"), unique=("x",))
+    oid = schema.names["public.patient"]
+    keys = tuple(replace(key, one_null=not key.primary) for key in schema.tables[oid].keys)
+    schema.tables[oid] = replace(schema.tables[oid], keys=keys)
+    assert "mask-not-unique" in refused(planned(schema, head=head))
+
+
 def test_an_index_over_an_expression_counts() -> None:
     """A unique index on lower(x) holds no column by name; the columns that it reads are known."""
     schema, head = patient("{category: user, mask: first_name}", column("x", "text"), unique=(None,))  # type: ignore[arg-type]

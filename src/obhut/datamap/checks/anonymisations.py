@@ -84,18 +84,18 @@ def _foreign_key(context: Context, node: TableNode, column: Column, rule: Anonym
 
 
 def _unique(context: Context, node: TableNode, column: Column, rule: Anonymisation, where: Where) -> None:
-    if rule.way in {"null", "json"}:
-        return
+    keys = [key for key in node.table.keys if rule.way not in {"null", "json"} or (rule.way == "null" and key.one_null)]
     place = f"{node.table.full_name}.{column.name}"
     read = set(_PLACEHOLDER.findall(str(rule.value))) if rule.way == "template" else set()
     distinct = any(None not in key.columns and set(key.columns) <= read for key in node.table.keys)
-    for key in node.table.keys:
+    for key in keys:
         if column.name in key.columns and not distinct:
             alone = len(key.columns) == 1
             report = context.error if alone else context.warn
             fact = f"{place} stands in the unique index {key.name}, and several people would get the same value"
             own = "{" + (node.table.primary_key or ("id",))[0] + "}"
-            report("anonymise-not-unique", where, fact, f"Use null, or a template with the row's key: {{template: 'erased-{own}'}}.")
+            which = "Use a template" if key.one_null else "Use null, or a template"
+            report("anonymise-not-unique", where, fact, f"{which} with the row's key: {{template: 'erased-{own}'}}.")
         elif None in key.columns and not distinct:
             fact = f"the unique index {key.name} of {node.table.full_name} holds an expression that may read {column.name}"
             context.warn("anonymise-not-unique", where, fact, "Use a template with the row's key if it does.")

@@ -32,7 +32,8 @@ SELECT i.indrelid::int8, ic.relname, i.indisprimary, i.indisunique,
        ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(num, n)
              LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num AND k.num > 0
              WHERE k.n <= i.indnkeyatts ORDER BY k.n),
-       pg_get_expr(i.indpred, i.indrelid), i.indisvalid
+       pg_get_expr(i.indpred, i.indrelid), i.indisvalid,
+       coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) -- since version 15
 FROM pg_index i
 JOIN pg_class ic ON ic.oid = i.indexrelid
 JOIN pg_class c ON c.oid = i.indrelid
