@@ -227,7 +227,11 @@ def wait_for(clinic: Installation, wanted: Counter[tuple[str, str, str]], second
 
 def test_promoted_standby(clinic: Installation) -> None:
     """With a failover slot the stream goes on at the new primary, also where its copy lags: each change once, the promotion is a gap entry."""
+    with clinic.control_session() as session:
+        session.execute("UPDATE capture_capture SET database_oid = 0")  # as an installation has it that knew no oids
     clinic.obhut(*UNTIL)
+    with clinic.control_session() as session:
+        assert session.value("SELECT database_oid FROM capture_capture") > 0
     standby = standby_of(clinic, keeps_slots=True)
     try:
         assert synchronised(clinic, standby)

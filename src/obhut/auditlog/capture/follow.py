@@ -173,6 +173,8 @@ class _Follower:
             raise ServerUnsuitableError("the server has less WAL than was read of it: it is an older copy of itself", _OLDER)
         missed = plan.missed(before, now, server.history, slot, recorded.pending)
         if missed is None:
+            if not recorded.database_oid:  # enabled before it was recorded
+                state.change(recorded.database, database_oid=here)
             return
         if slot is None or slot.lost:
             # The reason is durable before the slot is made anew: afterwards nothing tells that it was ever gone.
