@@ -261,6 +261,11 @@ def test_a_part_is_closed_under_foreign_keys(clinic: Installation) -> None:
         assert there.value("SELECT count(*) FROM price") == 20
     clinic.obhut("clone", "drop", made["run"])
     clinic.obhut.refused("clone", "plan", "--people", "none", code="clone-subset-invalid", status=2)
+    named = clinic.obhut("clone", "plan", "--these", "patient:10", "--these", "patient:20")
+    # Each of the two was referred by the patient before, has a letter from that one, and has written to the next.
+    assert {one["table"]: one["wanted"] for one in named["tables"]}["public.patient"] == 6
+    for wrong in ("nobody:1", "patient:1,2", "patient:0"):
+        clinic.obhut.refused("clone", "plan", "--these", wrong, code="clone-subset-invalid", status=2)
 
 
 def test_a_fixture_is_safe_to_commit(clinic: Installation, tmp_path: Path) -> None:

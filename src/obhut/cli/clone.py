@@ -36,6 +36,10 @@ People = Annotated[
     Parameter(help="A part of the people: a number (500) or a share (5%) of each kind, with everything that their rows reference."),
 ]
 Controller = Annotated[str, Parameter(help="Only the people of one controller; its key, as obhut controllers list shows it.")]
+These = Annotated[
+    tuple[str, ...],
+    Parameter(help="A person by kind and key (patient:4711), with everything that their rows reference; as often as there are people."),
+]
 Locale = Annotated[Literal["de", "en"], Parameter(help="Language of the invented names, streets and texts.")]
 At = Annotated[
     str, Parameter(help="Copy a moment of the backups, as obhut restore names it: 2026-03-01T09:00:00Z, an LSN, name:<point>, latest.")
@@ -50,6 +54,7 @@ def plan_(
     *,
     people: People = "",
     controller: Controller = "",
+    these: These = (),
     locale: Locale = "de",
     at: At = "",
     backup: Backup = "",
@@ -61,7 +66,7 @@ def plan_(
     it is recovered into a quarantine, which takes its time and space, looked at, and thrown away.
     """
     here = opened()
-    wanted = _request(here, database, people=people, controller=controller, locale=locale, **_of_backup(at, backup))
+    wanted = _request(here, database, people=people, controller=controller, these=these, locale=locale, **_of_backup(at, backup))
     planned = use_cases.plan(here.settings, wanted, here.actor, here.clock, Phases(here.output))
     document = {
         "database": wanted.database,
@@ -90,6 +95,7 @@ def run(
     target: Annotated[str, Parameter(help="Connection string of an empty database to copy into; by default a new private cluster.")] = "",
     people: People = "",
     controller: Controller = "",
+    these: These = (),
     workers: Annotated[int, Parameter(help="Streams side by side; by default one for each processor, eight at the most.")] = 0,
     leave_out: Annotated[
         tuple[str, ...], Parameter(help='A definition that is not made, as the leak check names it: "COMMENT public.TABLE people".')
@@ -112,8 +118,8 @@ def run(
     """
     here = opened()
     wanted = _request(
-        here, database, people=people, controller=controller, locale=locale, target=target, workers=workers, left_out=leave_out,
-        **_of_backup(at, backup),
+        here, database, people=people, controller=controller, these=these, locale=locale, target=target, workers=workers,
+        left_out=leave_out, **_of_backup(at, backup),
     )  # fmt: skip
     try:
         made = use_cases.run(here.settings, wanted, here.actor, here.clock, Phases(here.output))
@@ -313,11 +319,20 @@ def drop(run_id: RunId) -> None:
     here.output.result({"run": run_id, "state": "dropped", "roles_left": left}, render)
 
 
-def _request(here: Context, database: str | None, *, people: str, controller: str, locale: str, **more: Any) -> Request:
+def _request(
+    here: Context, database: str | None, *, people: str, controller: str, these: Sequence[str], locale: str, **more: Any
+) -> Request:
     name = here.database(database)
-    part = subset.parse(people, key_values(controller, "--controller") if controller else ())
+    part = subset.parse(people, key_values(controller, "--controller") if controller else (), [_person(one) for one in these])
     workers = more.pop("workers", 0) or max(1, min(8, os.cpu_count() or 1))
     return Request(name, wanted=part, locale=locale, workers=workers, **more)
+
+
+def _person(written: str) -> tuple[str, tuple[str, ...]]:
+    kind, _, key = written.partition(":")
+    if not kind or not key:
+        raise UsageError("--these: not kind and key", "Write patient:4711.")
+    return kind, tuple(key_values(key, "--these"))
 
 
 def _of_backup(at: str, backup: str) -> dict[str, Any]:

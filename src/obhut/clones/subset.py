@@ -9,7 +9,7 @@ is only asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from obhut.clones.errors import CloneSubsetError
@@ -27,34 +27,41 @@ _SHARE = re.compile(r"(\d{1,2}(?:\.\d+)?|100)%")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A part of the people: one controller's, or so many of each kind, or both.
+    """A part of the people: one controller's, so many of each kind, or both; or named ones.
 
     Attributes:
         controller: canonical key, or "" for all.
         number: people of each kind, or None.
         share: of each kind, between 0 and 1, or None.
+        these: people by kind and key.
     """
 
     controller: tuple[str, ...] = ()
     number: int | None = None
     share: float | None = None
+    these: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __bool__(self) -> bool:
         """Whether it is a part at all."""
-        return bool(self.controller) or self.number is not None or self.share is not None
+        return bool(self.controller) or self.number is not None or self.share is not None or bool(self.these)
 
     def describe(self) -> str:
         """Return the part as the mark names it; opaque."""
         people = str(self.number) if self.number is not None else f"{self.share:.6g}" if self.share is not None else "all"
+        people = f"named:{len(self.these)}" if self.these else people
         return f"people={people},controllers={'one' if self.controller else 'all'}"
 
 
-def parse(people: str, controller: tuple[str, ...]) -> Wanted:
-    """Return the part that a number (``500``) or a share (``5%``) of people says.
+def parse(people: str, controller: tuple[str, ...], these: Sequence[tuple[str, tuple[str, ...]]] = ()) -> Wanted:
+    """Return the part that a number (``500``) or a share (``5%``) of people says, or the people that are named.
 
     Raises:
-        CloneSubsetError: neither.
+        CloneSubsetError: neither a number nor a share, or people are named besides a part.
     """
+    if these and (people or controller):
+        raise CloneSubsetError("people are named, and a part is asked for as well", "Leave out --people and --controller, or --these.")
+    if these:
+        return Wanted(these=tuple(dict.fromkeys(these)))
     if not people:
         return Wanted(controller)
     if people.isdigit() and int(people) > 0:
@@ -89,6 +96,8 @@ def _partial(graph: Graph) -> list[Table]:
 
 def _start(session: Session, graph: Graph, wanted: Wanted) -> dict[int, RowAddresses]:
     rows: dict[int, RowAddresses] = {}
+    if wanted.these:
+        return _named(session, graph, wanted.these)
     controller = _controller_rows(session, graph, wanted.controller) if wanted.controller else None
     if controller is not None and wanted.number is None and wanted.share is None:
         return controller
@@ -118,15 +127,32 @@ def _all(session: Session, table: Table) -> RowAddresses:
     return RowAddresses.from_array(sent) if sent else _NONE
 
 
+def _named(session: Session, graph: Graph, these: Sequence[tuple[str, tuple[str, ...]]]) -> dict[int, RowAddresses]:
+    rows: dict[int, RowAddresses] = {}
+    for kind, key in these:
+        subject = graph.subjects.get(kind)
+        if subject is None:
+            raise CloneSubsetError("there is no subject kind of that name", f"Use one of: {', '.join(graph.subjects)}.")
+        if len(key) != len(subject.key):
+            raise CloneSubsetError(f"the key of a {kind} has another number of columns", f"It has: {', '.join(subject.key)}.")
+        found = _rows_of(session, graph, subject.table, subject.key, key)
+        if not any(found.values()):
+            raise CloneSubsetError(f"one of the people named is no {kind} of the database", "Are the keys right?")
+        for oid, addresses in found.items():
+            rows[oid] = rows.get(oid, _NONE) | addresses
+    return rows
+
+
 def _controller_rows(session: Session, graph: Graph, key: tuple[str, ...]) -> dict[int, RowAddresses]:
-    table = graph.catalogue.tables[graph.controller]
     if len(key) != len(graph.controller_key):
         raise CloneSubsetError("the controller's key has another number of columns", "Write it as obhut controllers list shows it.")
+    return _rows_of(session, graph, graph.controller, graph.controller_key, key)
+
+
+def _rows_of(session: Session, graph: Graph, table: int, columns: Sequence[str], key: Sequence[str]) -> dict[int, RowAddresses]:
     found: dict[int, RowAddresses] = {}
-    conditions = [
-        SQL("{}::text = {}").format(Identifier(name), Literal(value)) for name, value in zip(graph.controller_key, key, strict=True)
-    ]
-    for leaf in graph.catalogue.leaves(table.oid):
+    conditions = [SQL("{}::text = {}").format(Identifier(name), Literal(value)) for name, value in zip(columns, key, strict=True)]
+    for leaf in graph.catalogue.leaves(table):
         query = SQL("SELECT ctid FROM {} WHERE {}").format(leaf.relation, SQL(" AND ").join(conditions))
         found[leaf.oid] = RowAddresses.from_tids(address for (address,) in session.addresses(query))
     return found

@@ -36,3 +36,13 @@ def test_a_part_is_described_without_the_controller() -> None:
     """The mark says how much was taken and never whose."""
     assert Wanted(("4711",), number=3).describe() == "people=3,controllers=one"
     assert Wanted(share=0.05).describe() == "people=0.05,controllers=all"
+
+
+def test_people_are_named_once_and_alone() -> None:
+    """Named people are a part of their own, told as a number; beside another part nobody knows what is meant."""
+    named = parse("", (), [("patient", ("7",)), ("patient", ("7",)), ("doctor", ("1", "eu"))])
+    assert named and named.these == (("patient", ("7",)), ("doctor", ("1", "eu")))
+    assert named.describe() == "people=named:2,controllers=all"
+    for people, controller in (("5%", ()), ("", ("7",))):
+        with pytest.raises(CloneSubsetError):
+            parse(people, controller, [("patient", ("7",))])
