@@ -7,19 +7,20 @@ What no rule of the client touches goes from psql to psql. A part is committed w
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from obhut.clones.maskers import Maskers
+from obhut.clones.passing import Looking, Watch
 from obhut.erasure.addresses import RowAddresses
 from obhut.erasure.effects import Change
 from obhut.masking.facts import Facts
 from obhut.masking.keys import RunKey
 from obhut.masking.model import MaskPlan, TablePlan
-from obhut.masking.stream import Count, Masker, stream
+from obhut.masking.stream import Count, Masker, Watched, stream
 from obhut.postgres.catalogue import Catalogue, Table
 from obhut.postgres.sql import SQL, Composable, Composed, Identifier, column_list
 from obhut.restores import streams
@@ -33,6 +34,9 @@ class Carrier:
     """Carries parts for one run; safe for several workers.
 
     Attributes:
+        watch: looks at the rows that pass through this process.
+        chosen: what is looked at.
+        parts: names of the parts of each leaf table that were carried.
         counts: cells that the masker saw, by place, such as ``public.person.email``.
     """
 
@@ -43,6 +47,9 @@ class Carrier:
     catalogue: Catalogue
     pipe: streams.Pipe
     maskers: Maskers
+    watch: Watch
+    chosen: Mapping[int, Looking]
+    parts: dict[int, list[str]] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -50,30 +57,47 @@ class Carrier:
         """Carry a part and return its number of rows."""
         mask = self.plan.tables[self.catalogue.root(table.oid).oid]
         query = reading(table, part, self.rows.of(table.oid), mask, worker.source.server_version)
+        with self._lock:
+            self.parts.setdefault(table.oid, []).append(part.name)
         if part.weight < streams.SMALL:
             return self._small(worker, table, part, mask, query)
-        plain = all(column.expression is None for column in mask.columns) and not streams.as_text(table)
-        through = partial(self._through, mask) if mask.masked else None
-        way = streams.Way(mask.names, "binary" if plain and not through and not self.rows.of(table.oid).changes else "text", through)
+        looking = self.chosen[mask.oid]
+        through = partial(self._through, mask, binary=looking.binary) if mask.masked or looking.columns else None
+        way = streams.Way(mask.names, "binary" if looking.binary else "text", through)
         return self.pipe.large(worker.target, table, part, query, streams.destination(table), way)
 
-    def _through(self, mask: TablePlan, source: IO[bytes], target: IO[bytes], read: Path, done: Path) -> None:
-        self._add(mask.name, self.maskers.mask(mask.oid, source, target, read, done))
+    def _through(self, mask: TablePlan, source: IO[bytes], target: IO[bytes], read: Path, done: Path, *, binary: bool) -> None:
+        self._add(mask.name, self.maskers.mask(mask.oid, source, target, read, done, binary=binary))
 
     def _small(self, worker: Worker, table: Table, part: Part, mask: TablePlan, query: Composed) -> int:
-        masker = Masker(mask, self.key, self.facts, locale=self.plan.locale)
+        masker = Masker(mask, self.key, self.facts, locale=self.plan.locale, watched=self._watched(mask.oid))
         into = streams.destination(table)
         try:
             with worker.target.transaction():
                 options = SQL(", FREEZE") if streams.truncate_alone(worker.target, into, part) else SQL("")
                 statement = SQL("COPY {} ({}) FROM STDIN (FORMAT text{})").format(into, column_list(mask.names), options)
                 blocks = worker.source.copy_out(SQL("COPY ({}) TO STDOUT (FORMAT text)").format(query))
-                copied = worker.target.copy_in(statement, stream(blocks, masker))
+                copied = worker.target.copy_in(statement, self._looked_at(mask.oid, stream(blocks, masker)))
                 streams.record(worker.target, part.name, copied)
             self._add(mask.name, masker.counts)
         finally:
             masker.close()
         return copied
+
+    def _looked_at(self, table: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            with self._lock:
+                self.watch.text(table, chunk)
+            yield chunk
+
+    def _watched(self, table: int) -> Watched:
+        compare = self.watch.columns(table)
+
+        def guarded(name: str, before: Sequence[bytes], after: Sequence[bytes]) -> None:
+            with self._lock:  # small parts of several workers pass through this process
+                compare(name, before, after)
+
+        return guarded
 
     def _add(self, table: str, counts: Mapping[str, Count]) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from obhut.clones import leaks, views
@@ -10,6 +11,8 @@ from obhut.clones.errors import CloneRefusedError
 from obhut.clones.findings import Statement
 from obhut.clones.mark import SCHEMA
 from obhut.clones.originals import FEW, Originals, gather
+from obhut.clones.originals import again as gather_again
+from obhut.clones.passing import Passed
 from obhut.clones.texts import Database
 from obhut.datamap.graph import Graph
 from obhut.datamap.surroundings import read_surroundings
@@ -42,8 +45,9 @@ def definitions(entries: Iterable[Entry], roles: Sequence[str], originals: Origi
 
 
 def copy(
-    about: Checked, source: Session, session: Session, copied: Database, originals: Originals, counts: Mapping[str, Count] | None
-) -> list[Statement]:
+    about: Checked, source: Session, session: Session, copied: Database, originals: Originals, counts: Mapping[str, Count] | None,
+    passed: Passed | None = None,
+) -> list[Statement]:  # fmt: skip
     """Search the copy itself: rows, those of materialised views too, the rules of the server, statistics.
 
     Args:
@@ -53,24 +57,38 @@ def copy(
         copied: the same for other sessions.
         originals: values of the source.
         counts: what the streams counted; None when the copy is an older one, whose mark keeps that statement.
+        passed: what was searched already, on its way into the copy.
     """
     _, catalogue, masks = afresh(about, session)
     planted = [one.token for one in canary.living(about.database)]
     judged = views.judged(originals, catalogue, read_surroundings(session))
-    found = leaks.rows(source, session, copied, judged, views.searched(catalogue), planted, about.workers)
+    found = leaks.rows(source, session, copied, judged, views.searched(catalogue), planted, about.workers, passed or Passed())
     found += [leaks.rules(session, masks, catalogue), _statistics(session, originals)]
     if counts is not None:
         found.append(leaks.stream(masks, counts))
     return found
 
 
-def against(about: Checked, session: Session, source: Database) -> Originals:
+def against(about: Checked, session: Session, source: Database, passing: frozenset[str] = frozenset()) -> Originals:
     """Return the values that a copy is compared with: of its snapshot, or of the source as it is today.
 
     The plan is made from the map again: what a run's own plan has lost is what is looked for.
+
+    Args:
+        about: which copy.
+        session: on the source.
+        source: the same for other sessions.
+        passing: places whose values will be gathered while their rows pass into the copy.
     """
     catalogue = read_catalogue(session)
-    return gather(session, source, _planned(about, session, catalogue)[1], catalogue, about.workers)
+    return gather(session, source, _planned(about, session, catalogue)[1], catalogue, about.workers, passing)
+
+
+def again(about: Checked, session: Session, source: Database, places: AbstractSet[str], originals: Originals) -> None:
+    """Read the values of places that were not settled while their rows passed; arguments as for :func:`against`."""
+    if places:
+        catalogue = read_catalogue(session)
+        gather_again(session, source, _planned(about, session, catalogue)[1], catalogue, about.workers, places, originals)
 
 
 def afresh(about: Checked, session: Session) -> tuple[Graph, Catalogue, MaskPlan]:

@@ -7,10 +7,12 @@ it found comes back through a pipe. It ends with this process.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import pickle
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from obhut.clones.errors import CloneWorkerError
@@ -39,6 +41,29 @@ def share(work: Callable[[Sequence[P]], R], pieces: Sequence[P], workers: int) -
         for pid, reader in running:
             os.close(reader)
             _end(pid)
+
+
+@contextmanager
+def aside(work: Callable[[], object]) -> Iterator[None]:
+    """Do something in a process of its own while the block runs, and wait for it at the end, or end it when the block failed.
+
+    For what is done again, or waited for, by somebody who is told when it does not work: here nobody hears of it.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        try:
+            die_with(parent)
+            work()
+        finally:
+            os._exit(0)  # sessions and files of the parent are not this process's to close
+    try:
+        yield
+    except BaseException:
+        _end(pid)
+        raise
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def _forked(work: Callable[[Sequence[P]], R], pieces: Sequence[P]) -> tuple[int, int]:
@@ -89,7 +114,11 @@ def _end(pid: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the system end this process when its parent dies; where it cannot, the closed pipe does at the next result."""
+    """Have the system end this process when its parent dies; where it cannot, the closed pipe does at the next result.
+
+    The search for cyclic garbage is switched off: lists by the thousand set it off all the time, and copy the parent's memory.
+    """
+    gc.disable()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
     try:

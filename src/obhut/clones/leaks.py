@@ -1,4 +1,4 @@
-"""The leak check: the finished, still closed copy is read anew and compared with the source.
+"""The leak check: the finished, still closed copy is read and compared with the source, but for what was searched on its way into it.
 
 Each statement answers one question, by the data map and not by the plan that the run used. A statement that had nothing to look at, or
 whose positive control found nothing, is unchecked.
@@ -15,25 +15,24 @@ from obhut.clones import originals as sources
 from obhut.clones.digests import tokens
 from obhut.clones.findings import Leak, Result, Statement, settled
 from obhut.clones.originals import FEW, Originals
+from obhut.clones.passing import TRIED, Passed
 from obhut.clones.sieve import SEPARATOR
 from obhut.clones.texts import Database, Piece, cells, leaves, pieces, structured, wordy
 from obhut.datamap.transformers import Effect
 from obhut.erasure.canary import TOKEN_PREFIX
 from obhut.masking.model import ColumnPlan, MaskPlan
 from obhut.masking.stream import Count
-from obhut.postgres.catalogue import Catalogue, Column
+from obhut.postgres.catalogue import Catalogue, Column, Table
 from obhut.postgres.connections import Session
 from obhut.postgres.sql import SQL, Identifier
 from obhut.restores.plan import Range
 from obhut.restores.scan import Place
 
-SOME = 0.2  # share of cells of a column of few possible values that may equal one of the source's by chance
 _MOVED = {"noise": 0.1, "shift": 0.1, "rekey": 0.1}  # share that may come out as it went in
 _DEALT = 0.95  # the same for values dealt out anew among rows, many of which are alike
 _FEW_CELLS = 20  # below, a share says nothing
 _ENOUGH = 50  # values remembered for a place, to be confirmed at the source
 _CONTROL = 50  # pieces of a column at the source that the positive control tries
-_TRIED = 200  # cells of a piece that tell whether its column can be judged
 FORKED = 64  # pieces from which on other processes help
 _NO_PATHS: frozenset[str] = frozenset()
 
@@ -67,9 +66,10 @@ class _Seen:
 
 
 def rows(
-    source: Session, session: Session, copy: Database, found: Originals, catalogue: Catalogue, tokens_planted: Sequence[str], workers: int
-) -> list[Statement]:
-    """Search every text of the copy's rows.
+    source: Session, session: Session, copy: Database, found: Originals, catalogue: Catalogue, tokens_planted: Sequence[str], workers: int,
+    passed: Passed,
+) -> list[Statement]:  # fmt: skip
+    """Search every text of the copy's rows that was not searched on its way.
 
     Args:
         source: where what was found is confirmed, and where the positive control looks.
@@ -79,8 +79,9 @@ def rows(
         catalogue: of the copy, without Obhut's own schemas.
         tokens_planted: of the canaries that live in the source.
         workers: processes side by side.
+        passed: what was searched already.
     """
-    tables = [(table, wordy(table)) for table in catalogue.tables.values() if table.kind == "r"]
+    tables = [(table, _unsearched(table, passed)) for table in catalogue.tables.values() if table.kind == "r"]
     cut = pieces(session, [(table, columns) for table, columns in tables if columns])
 
     def search(share: Sequence[Piece]) -> _Seen:
@@ -90,10 +91,14 @@ def rows(
                 _search(reading, piece, catalogue.root(piece.table.oid).full_name, found, seen)
         return seen
 
-    seen = _Seen()
+    seen = _Seen(sum(passed.rows[name] * len(columns) for name, columns in passed.cleared.items()), Counter(passed.cells))
     for one in [search(cut)] if len(cut) < FORKED else crew.share(search, cut, workers):
         seen.add(one)
     return [*_identifiers(source, found, seen), _values(source, found, seen), _canaries(source, found, seen, tokens_planted)]
+
+
+def _unsearched(table: Table, passed: Passed) -> list[Column]:
+    return [column for column in wordy(table) if column.name not in passed.cleared.get(table.full_name, ())]
 
 
 def _search(session: Session, piece: Piece, name: str, found: Originals, seen: _Seen) -> None:
@@ -134,7 +139,7 @@ def _compare_all(place: str, rule: ColumnPlan, text: str, found: Originals, seen
     if rule.transformer in FEW:  # what share of the judged cells is the source's decides, so each is judged
         values = [value for value in values if sources.judged("", value, _NO_PATHS)]
         seen.cells[place] += len(values)
-    elif any(sources.judged("", value, _NO_PATHS) for value in values[:_TRIED]):
+    elif any(sources.judged("", value, _NO_PATHS) for value in values[:TRIED]):
         seen.cells[place] += len(values)
     for value in found.values[place].hits(values):
         if sources.judged("", value, _NO_PATHS):
@@ -181,7 +186,7 @@ def _values(source: Session, found: Originals, seen: _Seen) -> Statement:
         rule, table = found.invented[column_place], found.tables[column_place.rsplit(".", 1)[0]]
         cells_there = max(seen.cells[column_place], 1)
         count = seen.hits["values", place]
-        if rule.transformer in FEW and (count <= 3 or count / cells_there <= SOME):
+        if rule.transformer in FEW and sources.by_chance(count, cells_there):
             continue
         if sources.confirmed(source, [(table, rule.name)], [value.lower() for value in values]):
             bad.append(Leak(place, count))

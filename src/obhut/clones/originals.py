@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
 
 from obhut.clones import crew
 from obhut.clones.digests import SHORTEST, Digests, canonical, identifier_forms
-from obhut.clones.sieve import SEPARATOR, Identifiers
+from obhut.clones.sieve import SEPARATOR, Identifiers, Shapes
 from obhut.clones.texts import Database, Piece, cells, leaves, pieces, structured, wordy
 from obhut.datamap.transformers import Effect
 from obhut.masking.model import ColumnPlan, MaskPlan
@@ -27,9 +28,9 @@ from obhut.postgres.sql import SQL, Identifier
 _SHARED = ("user.name", "user.contact.address", "user.contact.organization")
 # Invented from few values, some of which the source may hold by chance, test data above all.
 FEW = frozenset({"ip", "user_agent", "phone", "choice", "tax_number", "vat_number", "card", "postcode", "city"})
+SOME = 0.2  # share of cells of a column of few possible values that may equal one of the source's by chance
 _LETTERS = re.compile(r"[^\W\d_]{2,}|\d{4,}")
 Gathered = tuple[bytes, bytes, int]
-Shapes = tuple[bool, bool, bool, bool, bool, int]
 FORKED = 64  # pieces from which on other processes help
 _ASKED = 20  # values that are asked for at the source to tell a leak from chance
 
@@ -55,7 +56,9 @@ class Originals:
     kept: set[str] = field(default_factory=set)
 
 
-def gather(session: Session, source: Database, plan: MaskPlan, catalogue: Catalogue, workers: int) -> Originals:
+def gather(
+    session: Session, source: Database, plan: MaskPlan, catalogue: Catalogue, workers: int, passing: frozenset[str] = frozenset()
+) -> Originals:
     """Read the originals; inside the copy's snapshot, or later at the living source.
 
     Args:
@@ -64,6 +67,7 @@ def gather(session: Session, source: Database, plan: MaskPlan, catalogue: Catalo
         plan: made afresh from the map, for the source.
         catalogue: of the source.
         workers: processes side by side.
+        passing: places whose values will be gathered while their rows pass, and are not read now.
     """
     found = Originals()
     wanted: list[tuple[Table, list[Column]]] = []
@@ -74,7 +78,8 @@ def gather(session: Session, source: Database, plan: MaskPlan, catalogue: Catalo
         telling = {column.name for column in chosen if _telling(plan, oid, column)}
         invented = {column.name: column for column in chosen if _invented(column)}
         for leaf in catalogue.leaves(oid):
-            columns = [column for column in wordy(leaf) if column.name in telling or column.name in invented]
+            read = telling | {name for name in invented if f"{mask.name}.{name}" not in passing}
+            columns = [column for column in wordy(leaf) if column.name in read]
             found.places += [(leaf, column.name) for column in columns if column.name in telling]
             wanted.append((leaf, columns))
         named |= {f"{mask.name}.{name}" for name in telling}
@@ -82,20 +87,20 @@ def gather(session: Session, source: Database, plan: MaskPlan, catalogue: Catalo
             found.invented[f"{mask.name}.{name}"] = column
             found.values[f"{mask.name}.{name}"] = Digests()
             found.tables[mask.name] = catalogue.tables[oid]
-    _read_all(session, source, catalogue, wanted, named, found, workers)
+    _read_all(session, source, catalogue, wanted, named, found.values.keys() - passing, found, workers)
     return found
 
 
 def _read_all(
-    session: Session, source: Database, catalogue: Catalogue, wanted: Sequence[tuple[Table, list[Column]]], named: set[str],
-    found: Originals, workers: int,
+    session: Session, source: Database, catalogue: Catalogue, wanted: Sequence[tuple[Table, list[Column]]], named: AbstractSet[str],
+    valued: AbstractSet[str], found: Originals, workers: int,
 ) -> None:  # fmt: skip
     cut = pieces(session, [(table, columns) for table, columns in wanted if columns])
 
     def read(share: Sequence[Piece]) -> tuple[Gathered, Shapes, dict[str, Gathered]]:
         with source.session() as reading:
             for piece in share:
-                _read(reading, piece, catalogue.root(piece.table.oid).full_name, named, found)
+                _read(reading, piece, catalogue.root(piece.table.oid).full_name, named, valued, found)
         return found.identifiers.gathered(), found.identifiers.shapes(), {place: one.gathered() for place, one in found.values.items()}
 
     if len(cut) < FORKED:
@@ -108,6 +113,18 @@ def _read_all(
             found.values[place].merge(one)
 
 
+def again(
+    session: Session, source: Database, plan: MaskPlan, catalogue: Catalogue, workers: int, places: AbstractSet[str], found: Originals
+) -> None:
+    """Read the values of places after all that were to be gathered while their rows passed; arguments as for :func:`gather`."""
+    wanted = [
+        (leaf, [column for column in wordy(leaf) if f"{mask.name}.{column.name}" in places])
+        for oid, mask in plan.tables.items()
+        for leaf in catalogue.leaves(oid)
+    ]
+    _read_all(session, source, catalogue, wanted, set(), places, found, workers)
+
+
 def _telling(plan: MaskPlan, oid: int, column: ColumnPlan) -> bool:
     return identifying(plan, plan.tables[oid], column) and not (column.category or "").startswith(_SHARED)
 
@@ -117,21 +134,21 @@ def _invented(column: ColumnPlan) -> bool:
     return column.expression is None and column.effect in {Effect.INVENTS, Effect.DESTROYS}
 
 
-def _read(session: Session, piece: Piece, table: str, named: set[str], found: Originals) -> None:
+def _read(session: Session, piece: Piece, table: str, named: AbstractSet[str], valued: AbstractSet[str], found: Originals) -> None:
     for texts in cells(session, piece):
         for column, text in zip(piece.columns, texts, strict=True):
             place = f"{table}.{column.name}"
-            if in_bulk(column) and place in found.values:
-                found.values[place].add(value for value in folded(text) if len(value) >= SHORTEST)
-            if place not in named and (in_bulk(column) or place not in found.values):
+            if in_bulk(column):
+                values = [value for value in folded(text) if len(value) >= SHORTEST]
+                if place in valued:
+                    found.values[place].add(values)
+                if place in named:
+                    found.identifiers.add_values(values)
                 continue
-            different = set(text.split(SEPARATOR))
-            inside = (
-                [("", cell) for cell in different] if in_bulk(column) else [leaf for cell in different for leaf in leaves(column, cell)]
-            )
+            inside = [leaf for cell in set(text.split(SEPARATOR)) for leaf in leaves(column, cell)]
             if place in named:
                 found.identifiers.add({form for _, value in inside for form in identifier_forms(value)})
-            if place in found.values and not in_bulk(column):
+            if place in valued:
                 kept = kept_paths(found.invented[place])
                 found.values[place].add(placed(path, value) for path, value in inside if judged(path, value, kept))
 
@@ -139,6 +156,11 @@ def _read(session: Session, piece: Piece, table: str, named: set[str], found: Or
 def in_bulk(column: Column) -> bool:
     """Whether the values of a column are looked for many at a time: its cells are what they say."""
     return not structured(column) and column.base_type != "bytea"
+
+
+def by_chance(count: int, cells: int) -> bool:
+    """Whether so many of so many judged cells of a column of few possible values may equal one of the source's by chance."""
+    return count <= 3 or count / max(cells, 1) <= SOME
 
 
 def folded(text: str) -> set[str]:
@@ -168,10 +190,19 @@ def _keeps(rule: object) -> bool:
     return name in {"keep", "constant", "redact", "choice", "truncate", "partial"}
 
 
+def listed(word: str) -> bool:
+    """Whether a word in lower case is one that the masking engine itself invents."""
+    return word in _vocabulary()
+
+
 def _listed(text: str) -> bool:
     """Whether a text is made of words that the masking engine itself invents."""
-    parts = _LETTERS.findall(canonical(text))
-    return bool(parts) and all(part in _vocabulary() for part in parts)
+    known = _vocabulary()
+    parts = 0
+    for parts, found in enumerate(_LETTERS.finditer(canonical(text)), 1):  # noqa: B007 - whether there was any  # most end with the first
+        if found[0] not in known:
+            return False
+    return parts > 0
 
 
 @cache

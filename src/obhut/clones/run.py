@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from obhut.auditlog.capture import traces
-from obhut.clones import check, mark, maskers, objects, prepare, recovered
+from obhut.clones import check, crew, mark, maskers, objects, passing, prepare, recovered
 from obhut.clones import source as sources
 from obhut.clones import target as places
 from obhut.clones.carry import Carrier
@@ -22,6 +23,7 @@ from obhut.clones.errors import CloneLeakError, CloneOvertakenError
 from obhut.clones.findings import Statement, failed, leaks
 from obhut.clones.mark import Mark
 from obhut.clones.originals import Originals
+from obhut.clones.passing import Told, Watch
 from obhut.clones.prepare import Prepared, Size
 from obhut.clones.source import Source
 from obhut.clones.subset import Wanted
@@ -244,15 +246,16 @@ class Copying:
     def carry_out(self, source: Source) -> Outcome:
         """Carry out all steps; whatever is raised once something was made, the copy is dropped first."""
         prepared = self._prepare(source)
-        originals, entries, roles, definitions = self._definitions(source)
+        with self._cluster_underway():
+            originals, entries, roles, definitions = self._definitions(source, prepared)
         with runs.step(self.run, "target", self.clock):
             given = places.target_of(self.settings, self.run)
             if not given.owned:
                 targets.require_empty(given)
         try:
             target = self._target()
-            carrier, rows = self._load(source, prepared, target, entries, roles)
-            statements = [definitions, *self._check(source, target, originals, carrier)]
+            carrier, told, rows = self._load(source, prepared, target, entries, roles, originals)
+            statements = [definitions, *self._check(source, target, originals, carrier, told)]
             return self._open(source, prepared, target, rows, statements)
         except BaseException:
             places.drop(self.settings, self.run, quarantine=False)
@@ -274,11 +277,12 @@ class Copying:
     def _maps(self) -> Path:
         return self.settings.state.directory / MAPS
 
-    def _definitions(self, source: Source) -> tuple[Originals, dict[Section, list[Entry]], list[str], Statement]:
+    def _definitions(self, source: Source, prepared: Prepared) -> tuple[Originals, dict[Section, list[Entry]], list[str], Statement]:
         """Read the source's identifiers, and refuse a schema that names one before any of it is made."""
         with runs.step(self.run, "schema", self.clock) as step:
             with self.progress.phase("reading identifiers", None, "columns"):
-                originals = check.against(self._about, source.session, Database(source.url, self.application, source.snapshot))
+                later = passing.compared(source.catalogue, prepared.masks, prepared.rows)
+                originals = check.against(self._about, source.session, Database(source.url, self.application, source.snapshot), later)
             places.make_directory_of(self.settings, self.run.id)
             scratch = self._scratch()
             try:
@@ -297,6 +301,14 @@ class Copying:
             step.record(entries=sum(len(part) for part in entries.values()), identifiers=originals.identifiers.count)
         return originals, entries, roles, statement
 
+    def _cluster_underway(self) -> AbstractContextManager[None]:
+        """Make the files of an own cluster while identifiers are read; :meth:`_target` waits for them, and hears what went wrong."""
+        if self.request.target:
+            return nullcontext()
+        places.make_directory_of(self.settings, self.run.id)
+        cluster = places.own_cluster(self.settings, self.run)
+        return crew.aside(lambda: targets.make_files(cluster, places.superuser_of(self.run), 16))
+
     def _target(self) -> Target:
         target = places.target_of(self.settings, self.run)
         if not target.owned:
@@ -307,8 +319,9 @@ class Copying:
         return target
 
     def _load(
-        self, source: Source, prepared: Prepared, target: Target, entries: dict[Section, list[Entry]], roles: Sequence[str]
-    ) -> tuple[Carrier, int]:
+        self, source: Source, prepared: Prepared, target: Target, entries: dict[Section, list[Entry]], roles: Sequence[str],
+        originals: Originals,
+    ) -> tuple[Carrier, Told, int]:  # fmt: skip
         left_out = frozenset() if target.owned else frozenset(schema.of_the_database(entries))
         places.note_roles(target, roles)
         targets.make_database(target, entries[Section.PRE_DATA], roles)
@@ -321,16 +334,21 @@ class Copying:
                 source.url, target.url, prepared.rows.settings, self._scratch(), self.programs(), self.application, source.snapshot,
                 source.path,
             )  # fmt: skip
-            with maskers.forked(prepared.masks, key, facts, self.request.workers) as masking:
-                carrier = Carrier(prepared.masks, key, facts, prepared.rows, source.catalogue, pipe, masking)
+            chosen = passing.tables(source.catalogue, prepared.masks, prepared.rows, originals)
+            watch = Watch(originals, chosen)
+            with maskers.forked(prepared.masks, key, facts, watch, self.request.workers) as masking:
+                carrier = Carrier(prepared.masks, key, facts, prepared.rows, source.catalogue, pipe, masking, watch, chosen)
                 loading = load.Loading(
                     pipe, source.url, target.url, source.catalogue, prepared.rows, entries, self.request.workers, left_out=left_out,
                     snapshot=source.snapshot, carrier=carrier, path=source.path,
                 )  # fmt: skip
                 rows = self._rows(source, prepared, loading, facts)
+                told = watch.told
+                for seen in masking.told():
+                    told.add(seen)
         finally:
             key.destroy()
-        return carrier, rows
+        return carrier, told, rows
 
     def _rows(self, source: Source, prepared: Prepared, loading: load.Loading, facts: Facts) -> int:
         with runs.step(self.run, "load", self.clock) as step:
@@ -354,12 +372,16 @@ class Copying:
             step.record(sequences=len(counted), views=views, large_objects=made)
         return rows
 
-    def _check(self, source: Source, target: Target, originals: Originals, carrier: Carrier) -> list[Statement]:
+    def _check(self, source: Source, target: Target, originals: Originals, carrier: Carrier, told: Told) -> list[Statement]:
         with runs.step(self.run, "check", self.clock) as step, target.session(self.application) as session:
             with self.progress.phase("searching the copy", None, "texts"):
                 copied = Database(target.url, self.application)
-                found = check.copy(self._about, source.session, session, copied, originals, carrier.counts)
-            step.record(statements=len(found), leaks=len(leaks(found)))
+                chosen, workers = carrier.chosen, self.request.workers
+                passed = passing.settle(source.session, copied, source.catalogue, chosen, told, carrier.parts, originals, workers)
+                later = passing.compared(source.catalogue, carrier.plan, carrier.rows) & originals.invented.keys() - passed.cells.keys()
+                check.again(self._about, source.session, Database(source.url, self.application, source.snapshot), later, originals)
+                found = check.copy(self._about, source.session, session, copied, originals, carrier.counts, passed)
+            step.record(statements=len(found), leaks=len(leaks(found)), searched_while_passing=sum(map(len, passed.cleared.values())))
             if failed(found):
                 _refuse_leaks(found, self.request.database)
         return found

@@ -6,7 +6,7 @@ one digest a value or person, word lists by index, everything else in bulk. Memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import eq
 
@@ -22,6 +22,7 @@ from obhut.masking.model import TablePlan
 NULL = rb"\N"
 _NOTHING = frozenset({NULL, b"", b"{}", b"[]"})  # cells in which there is nothing to mask
 CHUNK = 1 << 19  # bytes
+Watched = Callable[[str, Sequence[bytes], Sequence[bytes]], None]
 
 
 @dataclass(slots=True)
@@ -41,10 +42,12 @@ class Masker:
         key: of the run.
         facts: ranges and distributions, read from the source.
         locale: language of the word lists.
+        watched: is given every masked column's name with its cells as they came and as they go.
     """
 
-    def __init__(self, table: TablePlan, key: RunKey, facts: Facts, *, locale: str = "de") -> None:
+    def __init__(self, table: TablePlan, key: RunKey, facts: Facts, *, locale: str = "de", watched: Watched | None = None) -> None:
         self._table = table
+        self._watched = watched
         self._leading = table.leading
         self._whole = table.leading == len(table.columns)
         # Search vectors come last: they are made from columns that are masked by then.
@@ -75,6 +78,8 @@ class Masker:
             after = make(rows, before)
             rows.masked[index] = after
             self._counted(name, before, after)
+            if self._watched is not None:
+                self._watched(name, before, after)
         out = [rows.masked.get(index, column) for index, column in enumerate(rows.columns)]
         return b"\n".join(map(b"\t".join, zip(*out, strict=True))) + b"\n"
 

@@ -85,12 +85,17 @@ def new_cluster(settings: Settings, directory: Path, major: int, superuser: str,
     marker = directory / _BOOT
     if cluster.initialised and marker.exists() and marker.read_text(encoding="ascii") != boot_id():
         cluster.remove()  # loaded without flushing, then the machine went down: nobody knows what reached the disk
-    cluster.init(superuser=superuser, wal_segsize_mb=wal_segment_mb, checksums=checksums, durable=False)
+    make_files(cluster, superuser, wal_segment_mb, checksums=checksums)
     marker.write_text(boot_id(), encoding="ascii")
     loading = {name: value for name, value in _LOADING.items() if name != "event_triggers" or major >= 17}
     cluster.configure({**loading, "shared_buffers": f"{buffers_mb()}MB"})
     cluster.start(timeout=300)
     return cluster
+
+
+def make_files(cluster: Cluster, superuser: str, wal_segment_mb: int, *, checksums: bool = True) -> None:
+    """Make the files of a cluster that is not durable yet; those that are there stay, and who makes them is waited for."""
+    cluster.init(superuser=superuser, wal_segsize_mb=wal_segment_mb, checksums=checksums, durable=False)
 
 
 def cluster_at(settings: Settings, directory: Path, major: int) -> Cluster:
