@@ -10,6 +10,7 @@ import hmac
 import os
 from dataclasses import dataclass, field
 from hashlib import sha256
+from struct import Struct
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -27,6 +28,7 @@ _SEAL: Final = b"obhut audit seal v1\n"
 _SMALLEST: Final = 64  # octets of the smallest bucket
 _STEP: Final = 16_384  # octets; up to here buckets double, beyond they are multiples of it
 _LENGTH: Final = 4
+_LENGTHS: Final = Struct(">I").pack
 _HEAD: Final = len(VERSION) + NONCE_BYTES
 
 
@@ -49,6 +51,13 @@ def new_key() -> Key:
     """Return a key from the system's random generator, derived from nothing: what can be derived again cannot be destroyed."""
     drawn = os.urandom(ID_BYTES + KEY_BYTES)
     return key_of(drawn[:ID_BYTES], drawn[ID_BYTES:])
+
+
+def new_keys(count: int) -> list[Key]:
+    """Return many keys, each as :func:`new_key` gives it: what is drawn at once is cut into parts that are used once."""
+    size = ID_BYTES + KEY_BYTES
+    drawn = os.urandom(size * count)
+    return [key_of(drawn[at : at + ID_BYTES], drawn[at + ID_BYTES : at + size]) for at in range(0, len(drawn), size)]
 
 
 def key_of(key_id: bytes, secret: bytes) -> Key:
@@ -113,13 +122,16 @@ class Sealer:
 
     def seal(self, plaintext: bytes, associated: bytes) -> bytes:
         """Return the value encrypted and bound to its place, as :func:`seal` does."""
-        nonce = os.urandom(NONCE_BYTES)
+        return self.seal_with(plaintext, associated, os.urandom(NONCE_BYTES))
+
+    def seal_with(self, plaintext: bytes, associated: bytes, nonce: bytes) -> bytes:
+        """Seal under a nonce that is given; it must be random, and never have been given before."""
         return VERSION + nonce + self._encrypt(nonce, _padded(plaintext), self._associated + associated)
 
 
 def _padded(plaintext: bytes) -> bytes:
     length = len(plaintext)
-    return (length.to_bytes(_LENGTH, "big") + plaintext).ljust(bucket(length), b"\0")
+    return (_LENGTHS(length) + plaintext).ljust(bucket(length), b"\0")
 
 
 def unseal(key: Key, sealed: bytes, associated: bytes) -> bytes:

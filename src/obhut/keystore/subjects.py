@@ -6,6 +6,7 @@ that a destruction is reported only when no process can hold the key any more (:
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from obhut.keystore.drivers import Driver, open_driver
 from obhut.keystore.epochs import Epochs, Owner
 from obhut.keystore.errors import KeystoreError, KeyTableRolledBackError, SubjectErasedError
 from obhut.keystore.leases import SQL, Lease
-from obhut.keystore.sealing import Key, new_key
+from obhut.keystore.sealing import NONCE_BYTES, Key, new_key, new_keys
 from obhut.keystore.wrapping import CONTROLLER, EpochKey, fingerprint
 from obhut.postgres.connections import Row, Session
 from obhut.postgres.control import control_session
@@ -277,7 +278,8 @@ class Keyring:
         }
 
     def _add(self, wanted: Sequence[_Wanted], prints: Sequence[bytes], owners: Mapping[str, Owner]) -> dict[_Wanted, Held]:
-        keys = [new_key() for _ in wanted]
+        keys = new_keys(len(wanted))
+        drawn = os.urandom(NONCE_BYTES * len(wanted))
         mine: list[tuple[int, EpochKey]] = [(owners[controller].number, owners[controller].epoch) for controller, _ in wanted]
         values = {
             "distinct": list({number for number, _ in mine}),
@@ -285,7 +287,10 @@ class Keyring:
             "prints": b"".join(prints),
             "epochs": [epoch.number for _, epoch in mine],
             "ids": b"".join([key.id for key in keys]),
-            "wrapped": b"".join([epoch.wrap(key) for (_, epoch), key in zip(mine, keys, strict=True)]),
+            "wrapped": b"".join([
+                epoch.wrap_with(key, drawn[at : at + NONCE_BYTES])
+                for (_, epoch), key, at in zip(mine, keys, range(0, len(drawn), NONCE_BYTES), strict=True)
+            ]),
         }
         added = {row[0] for row in self.session.rows(SQL["add"], values, binary=True)}
         return {item: key for item, key in zip(wanted, keys, strict=True) if key.id in added}

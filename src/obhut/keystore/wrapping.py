@@ -65,7 +65,7 @@ class EpochKey:
         return self.wrap_with(key, os.urandom(NONCE_BYTES))
 
     def wrap_with(self, key: Key, nonce: bytes) -> bytes:
-        """Wrap under a nonce that is given: for test vectors alone."""
+        """Wrap under a nonce that is given; it must be random, and never have been given before."""
         return nonce + self._cipher.encrypt(nonce, key.secret, self._subject + key.id)
 
     def unwrap(self, key_id: bytes, wrapped: bytes) -> Key:

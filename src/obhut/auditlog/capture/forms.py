@@ -40,9 +40,11 @@ class Form:
         alone: a row names its people by its own values, without other rows.
         named: other rows may name people through it, so all its rows are shown to the owners.
         seen: people by the values that name them.
+        parent: the table of people that every row is led to by one link alone; None for other relations.
+        person: gives the key of that person, or of this relation's own where others are led to it; None where nobody is.
     """
 
-    __slots__ = ("_layout", "_pick", "alone", "key", "named", "node", "oid", "relation", "seen", "table")
+    __slots__ = ("_layout", "_pick", "alone", "key", "named", "node", "oid", "parent", "person", "relation", "seen", "table")
 
     def __init__(self, relation: Relation, node: TableNode, owners: Owners) -> None:
         self.relation = relation
@@ -56,6 +58,12 @@ class Form:
         needed = set(owners.columns(self.oid))
         self._layout = [(number, column.name) for number, column in enumerate(relation.columns) if column.name in needed]
         self._pick = _picker([number for number, _ in self._layout])
+        link = owners.led(self.oid)
+        leading = link.columns if link else owners.leads(self.oid)
+        numbers = {column.name: number for number, column in enumerate(relation.columns)}
+        there = leading is not None and set(leading) <= set(numbers)
+        self.parent = link.parent if link and there else None
+        self.person = _picker([numbers[name] for name in leading or ()]) if there else None
 
     def raw(self, change: Change) -> Raw | None:
         """Return the values that tell whose a row is; None where they changed or were not all sent."""

@@ -7,6 +7,7 @@ position as soon as it is read, and a transaction of any size is passed on in pi
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -52,6 +53,7 @@ class Event(msgspec.Struct):
 
 
 Item = Row | Emptied | Event
+_FACTS: Final = 1_000  # remembered at the most
 
 
 class Intake:
@@ -70,6 +72,7 @@ class Intake:
         self.end = 0
         self.last: tuple[int, int] | None = None
         self.heard: datetime | None = None
+        self._facts: dict[bytes, Acting] = {}
 
     def take(self, payloads: list[bytes], items: list[Item]) -> None:
         """Append what the payloads hold to ``items``.
@@ -81,11 +84,14 @@ class Intake:
         add = items.append
         for payload in payloads:
             event = decode(payload)
-            if type(event) is Change:
+            kind = type(event)
+            if kind is Change:
                 now = self.transaction
                 assert now is not None  # noqa: S101 - the protocol: rows stand between begin and commit
                 now.ordinal += 1
                 add(Row(event, now, now.ordinal, now.acting))
+            elif kind is Begin:
+                self.transaction = Transaction(event.commit, event.at)
             elif event is not None:
                 self._other(event, items)
         if self.transaction is not None and self.transaction.ordinal >= 0:
@@ -93,11 +99,9 @@ class Intake:
 
     def _other(self, event: object, items: list[Item]) -> None:
         now = self.transaction
-        if isinstance(event, Begin):
-            self.transaction = Transaction(event.commit, event.at)
-        elif now is None:
+        if now is None:
             return  # a message outside a transaction: nobody of ours writes one
-        elif isinstance(event, Commit):
+        if isinstance(event, Commit):
             if now.ordinal >= 0:
                 self.last = now.commit, now.ordinal
             self.end, self.heard, self.transaction = event.end, now.at, None
@@ -108,9 +112,21 @@ class Intake:
             items.append(Emptied(event, now, now.ordinal, now.acting))
         elif isinstance(event, Message):
             now.ordinal += 1
-            told = read(event.content) if event.prefix == PREFIX else None
-            if told is not None and told.k in {"fact", "context"}:
-                now.acting = acting(told, now.acting)
-            elif told is not None:
-                now.acting = acting(told, now.acting)
-                items.append(Event(told, now, now.ordinal, now.acting))
+            if event.prefix == PREFIX:
+                self._told(event.content, now, items)
+
+    def _told(self, content: bytes, now: Transaction, items: list[Item]) -> None:
+        """Note who acts. Sessions of one application tell the same fact in each transaction: one object stands for all of them."""
+        if now.acting is None and (known := self._facts.get(content)) is not None:
+            now.acting = known
+            return
+        told = read(content)
+        if told is None:
+            return
+        first, now.acting = now.acting is None, acting(told, now.acting)
+        if told.k not in {"fact", "context"}:
+            items.append(Event(told, now, now.ordinal, now.acting))
+        elif first and told.k == "fact":
+            if len(self._facts) >= _FACTS:
+                self._facts.clear()
+            self._facts[content] = now.acting

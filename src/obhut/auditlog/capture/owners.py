@@ -83,6 +83,20 @@ class Owners:
             not subject.controller_path or self._ends(subject.controller_path[0]) for subject in self._subjects[table]
         )  # fmt: skip
 
+    def led(self, table: int) -> Link | None:
+        """Return the link by which rows of a table are of one person and nobody else, whose own row names it (see :meth:`alone`)."""
+        node = self._graph.tables.get(table)
+        if node is None or len(node.links) != 1 or self._subjects.get(table) or table in self._shared:
+            return None
+        (link,) = node.links
+        plain = link.form is LinkForm.COLUMNS and not link.when and self.alone(link.parent)
+        return link if plain and [subject.key for subject in self._subjects[link.parent]] == [link.parent_columns] else None
+
+    def leads(self, table: int) -> tuple[str, ...] | None:
+        """Return the columns by which rows of other tables are led to the people of this one (see :meth:`led`); None where none are."""
+        found = (self.led(other) for other in self._graph.tables)
+        return next((link.parent_columns for link in found if link is not None and link.parent == table), None)
+
     def claims(self, table: int, record: Record) -> tuple[Claim, ...] | None:
         """Return the people of a row that names them itself (see :meth:`alone`); None where a value is missing."""
         try:

@@ -67,6 +67,8 @@ def images(change: Change, key: Sequence[str]) -> Images:
     if change.operation is Operation.UPDATE:
         return _updated(change, names, key)
     values = change.new if change.new is not None else change.old
+    if values is not None and not change.partial and not change.lacking:
+        return _sent(names, key, values, inserted=change.new is not None)
     found = Images()
     image = found.new if change.new is not None else found.old
     partial = {column.name for column in change.relation.columns if column.is_key} if change.partial else None
@@ -76,6 +78,19 @@ def images(change: Change, key: Sequence[str]) -> Images:
         elif partial is None or name in partial:
             (found.key if name in key else image)[name] = _text(value)
     return found
+
+
+def _sent(names: Sequence[str], key: Sequence[str], values: Sequence[Any], *, inserted: bool) -> Images:
+    """Return the values of a row that came or went, all of which were sent."""
+    found_key: dict[str, str | None] = {}
+    image: dict[str, str | None] = {}
+    for name, value in zip(names, values, strict=False):
+        text = None if value is None else value.decode("utf-8", "backslashreplace")
+        if name in key:
+            found_key[name] = text
+        else:
+            image[name] = text
+    return Images(found_key, {}, image, []) if inserted else Images(found_key, image, {}, [])
 
 
 def _differing(names: Sequence[str], key: Sequence[str], old: Sequence[Any], new: Sequence[Any]) -> Images:

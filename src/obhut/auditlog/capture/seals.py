@@ -17,12 +17,14 @@ from obhut.auditlog.capture.intake import Transaction
 from obhut.auditlog.entries import Position, Sealed
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.foundation.lsn import lsn_text
-from obhut.keystore.sealing import Sealer
+from obhut.keystore.sealing import NONCE_BYTES, Sealer
 from obhut.keystore.subjects import Erased, Held
 from obhut.postgres.timelines import TimelineSwitch, timeline_at
 
 _NEVER: Final = bytes(entries.KEY_ID)  # stands for the key of a person who was erased before there was one
 _SALT: Final = 16
+_DRAWN: Final = _SALT + NONCE_BYTES  # random octets of a part
+_AT_ONCE: Final = 1_000 * _DRAWN  # drawn from the system at a time
 
 
 class Keys(Protocol):
@@ -78,6 +80,7 @@ class Seals:
             wanted.setdefault(whose.controller, []).append(whose.ref)
         held = keys.keys(wanted)
         self._keys = keys
+        self._random, self._at = b"", 0
         self._held = {whose: _usable(held[whose.controller][whose.ref]) for whose in people}
 
     def part(
@@ -97,9 +100,14 @@ class Seals:
             held = self._held[whose] = _usable(self._keys.begin(whose.controller, whose.ref, born))
         if isinstance(held, Erased):
             return Sealed(part=part, key=held.id or _NEVER, dropped="erased")
-        plaintext = entries.plain(os.urandom(_SALT), members)
+        at = self._at
+        if at == len(self._random):
+            self._random, at = os.urandom(_AT_ONCE), 0
+        self._at = at + _DRAWN
+        salt, nonce = self._random[at : at + _SALT], self._random[at + _SALT : at + _DRAWN]
+        plaintext = entries.plain(salt, members)
         key = held.key
-        return Sealed(part, key.id, key.commitment, entries.digest(plaintext), held.seal(plaintext, bound(part)))
+        return Sealed(part, key.id, key.commitment, entries.digest(plaintext), held.seal_with(plaintext, bound(part), nonce))
 
 
 def _usable(held: Held) -> Sealer | Erased:

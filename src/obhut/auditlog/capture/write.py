@@ -6,7 +6,7 @@ erased person's values are dropped before they are encoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from obhut.auditlog import entries
-from obhut.auditlog.capture.forms import PEOPLE, Form, Whose
+from obhut.auditlog.capture.forms import PEOPLE, Form, Raw, Whose
 from obhut.auditlog.capture.intake import Row
 from obhut.auditlog.capture.messages import Acting
 from obhut.auditlog.capture.owners import Claim, Key, Owner, Owners, Shown
@@ -88,6 +88,7 @@ class Writer:
         self._nodes: dict[int, TableNode | None] = {}
         self._forms: dict[int, tuple[Relation, Form | None]] = {}  # by identity
         self._people: dict[tuple[str, SubjectRef], Whose] = {}
+        self._standing: dict[int, dict[Raw, Whose]] = {}  # by table of people and their key: whose the stream last said they are
         self._facts: dict[Acting, Fact] = {}
         self.roots = {**(former or {}), **{oid: graph.catalogue.root(oid).full_name for oid in graph.catalogue.tables}}
 
@@ -111,7 +112,7 @@ class Writer:
 
     def batch(self, rows: Sequence[Row], server: Server, keys: Keys) -> Batch:
         """Return the entries of changes, sealed."""
-        if len(self._people) > PEOPLE or any(form is not None and len(form.seen) > PEOPLE for _, form in self._forms.values()):
+        if len(self._people) > PEOPLE or any(len(seen) > PEOPLE for seen in self._remembered()):
             self._forget_people()
         made = Batch()
         jobs = self._jobs(rows, made)
@@ -126,7 +127,7 @@ class Writer:
         for row in rows:
             form = self._form(row.change.relation)
             if form is not None:
-                whose = self._known(form, row.change, shown) if form.alone else None
+                whose = self._at_once(form, row.change, shown)
                 places.append((row, form, whose, -1, -1) if whose else (row, form, None, *_ask(row.change, form, shown)))
             elif row.change.relation.oid not in self.roots:
                 places.append((row, None, None, -1, -1))
@@ -137,7 +138,7 @@ class Writer:
             if form is None:
                 jobs.append(self._unknown(row, row.change.relation.full_name, (), made))
             elif whose is not None:
-                born = whose if row.change.old is None and row.change.operation is _INSERT else None
+                born = whose if form.alone and row.change.operation is _INSERT else None
                 jobs.append(_Job(whose.controller, row, form.table, {whose: images(row.change, form.key).members()}, born))
             else:
                 old = resolved[before] if before >= 0 else ()
@@ -152,6 +153,30 @@ class Writer:
             node = self.node(relation.oid)
             found = self._forms[id(relation)] = relation, Form(relation, node, self.owners) if node else None
         return found[1]
+
+    def _at_once(self, form: Form, change: Change, shown: list[Shown]) -> Whose | None:
+        """Return the one person of a row that needs no other rows, or only one that the stream has shown; None for every other row."""
+        if form.alone:
+            whose = self._known(form, change, shown)
+            if form.person is not None:
+                self._note(form, change, whose)
+            return whose
+        if form.parent is None or form.named or form.raw(change) is None:
+            return None
+        values = change.new if change.new is not None else change.old
+        return self._standing.get(form.parent, {}).get(form.person(values)) if form.person and values is not None else None
+
+    def _note(self, form: Form, change: Change, whose: Whose | None) -> None:
+        """Remember whose the person of a row now is; where that has changed or is not known, owners find it out."""
+        standing, person = self._standing.setdefault(form.oid, {}), form.person
+        if person is None:
+            return
+        if whose is not None:
+            standing[person(change.new if change.new is not None else change.old)] = whose
+            return
+        for values in (change.old, change.new):
+            if values is not None:
+                standing.pop(person(values), None)
 
     def _known(self, form: Form, change: Change, shown: list[Shown]) -> Whose | None:
         """Return the one person whom a row names by itself, in the log of a known controller; None for every other row."""
@@ -179,8 +204,13 @@ class Writer:
             found = self._people[controller, ref] = Whose(controller, ref)
         return found
 
+    def _remembered(self) -> Iterator[Sized]:
+        yield from self._standing.values()
+        yield from (form.seen for _, form in self._forms.values() if form is not None)
+
     def _forget_people(self) -> None:
         self._people.clear()
+        self._standing.clear()
         self._forms.clear()
 
     def _of(self, row: Row, form: Form, old: tuple[Claim, ...] | None, new: tuple[Claim, ...] | None, made: Batch) -> Iterable[_Job]:
