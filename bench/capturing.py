@@ -13,6 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ _WAYS = ("plain", "captured", "triggered")
 _RUN = ("-n", "-c", str(_CLIENTS), "-M", "prepared")
 _PATIENCE = 120  # seconds for the consumer to catch up
 _MEMORY = 300  # MB
+_LOOK = 0.5  # seconds between two looks at the lag
+_BEHIND = "SELECT max(pg_current_wal_insert_lsn() - confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()"
 _STATEMENTS = {name: statement.as_string(None) for name, statement in sql.load("bench", "capturing").items()}
 _TELLERS = """
 obhut: 1
@@ -102,6 +105,7 @@ def _throughput(place: Path, cluster: Cluster, seconds: int, rounds: int) -> lis
     settings = _installed(place / "tps", cluster.url("captured"), _TELLERS, shop.DATABASE)
     found: dict[str, list[float]] = {way: [] for way in _WAYS}
     behind: list[float] = []
+    lags: list[float] = []
     try:
         enable.enable(settings, shop.DATABASE, house.ACTOR, house.CLOCK)
         for turn in range(rounds):
@@ -109,7 +113,8 @@ def _throughput(place: Path, cluster: Cluster, seconds: int, rounds: int) -> lis
                 way = _WAYS[(turn + place_in_turn) % len(_WAYS)]
                 with _serving(settings, cluster) if way == "captured" else _nothing():
                     _pgbench(cluster, way, *_RUN, "-T", "1")  # connections, plans and pages are warm when the clock starts
-                    found[way].append(1 / _tps(_pgbench(cluster, way, *_RUN, "-T", str(seconds))))
+                    with _lag(cluster, lags) if way == "captured" else _nothing():
+                        found[way].append(1 / _tps(_pgbench(cluster, way, *_RUN, "-T", str(seconds))))
                     if way == "captured":
                         behind.append(_caught_up(cluster))
     finally:
@@ -119,10 +124,12 @@ def _throughput(place: Path, cluster: Cluster, seconds: int, rounds: int) -> lis
     says = f"pgbench with capture, {tps['captured']:,} tps / without, {tps['plain']:,} tps"
     than = f"pgbench with capture / with a JSONB trigger, {tps['triggered']:,} tps"
     late = f"seconds until {seconds} s of pgbench were in the logs, after its end"
+    most = f"WAL that was not in the logs yet, at the most, in {seconds} s of pgbench"
     return [
         compare("capture", says, found["captured"], found["plain"], sizes, bound=1 / 0.85, aim=1 / 0.95),
         compare("capture-trigger", than, found["captured"], found["triggered"], sizes, bound=None),
         Comparison("capture-behind", late, statistics.median(behind), None, None, tuple(behind), (), sizes, "s"),
+        Comparison("capture-lag", most, max(lags), None, None, (), (), sizes, "MB"),
     ]
 
 
@@ -216,6 +223,26 @@ def _caught_up(cluster: Cluster) -> float:
                 raise AssertionError("the consumer does not catch up; nothing was measured")
             time.sleep(0.02)
     return time.perf_counter() - begun
+
+
+@contextmanager
+def _lag(cluster: Cluster, found: list[float]) -> Iterator[None]:
+    """Note the most megabytes of WAL that lay before the consumer while the block ran: they stay few where it keeps up."""
+    seen, ended = [0], threading.Event()
+
+    def look() -> None:
+        with Session.connect(cluster.url("captured")) as session:
+            while not ended.wait(_LOOK):
+                seen.append(session.value(_BEHIND))
+
+    thread = threading.Thread(target=look, name="lag")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        found.append(max(seen) / 1e6)
 
 
 @contextmanager

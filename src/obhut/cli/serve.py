@@ -12,7 +12,7 @@ from obhut.cli.context import Context
 from obhut.cli.controllers import opened
 from obhut.jobs import loops, supervise, worker
 
-_BEHIND = int(os.environ.get("OBHUT_BEHIND", 10))  # by which capture is nicer than the applications it watches
+_BEHIND = 10  # by which capture is nicer than the applications it watches
 
 app = App(name="serve", help="Run worker, WAL receiver, archiver, heartbeat and audit capture of this machine.")
 

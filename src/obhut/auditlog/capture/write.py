@@ -90,6 +90,7 @@ class Writer:
         self._people: dict[tuple[str, SubjectRef], Whose] = {}
         self._standing: dict[int, dict[Raw, Whose]] = {}  # by table of people and their key: whose the stream last said they are
         self._facts: dict[Acting, Fact] = {}
+        self._last: tuple[Acting | None, tuple[bool, Fact]] = None, (False, Fact())
         self.roots = {**(former or {}), **{oid: graph.catalogue.root(oid).full_name for oid in graph.catalogue.tables}}
 
     @property
@@ -260,7 +261,15 @@ class Writer:
     def _actor(self, job: _Job) -> Whose | None:
         """Return under whose key it is sealed who acted; None where nothing is known that does not stand in clear."""
         acting = job.row.acting
-        return self._person(job.controller, SubjectRef(STAFF, (acting.who,))) if acting is not None and self._named(acting) else None
+        if acting is None or not self._of_session(acting)[0]:
+            return None
+        return self._person(job.controller, SubjectRef(STAFF, (acting.who,)))
+
+    def _of_session(self, acting: Acting) -> tuple[bool, Fact]:
+        """Return whether something about a session is sealed, and what stands in clear; neighbouring changes are mostly of one session."""
+        if acting is not self._last[0]:
+            self._last = acting, (self._named(acting), self._fact(acting))
+        return self._last[1]
 
     def _everybody(self, jobs: Sequence[_Job]) -> Iterable[Whose]:
         found: dict[Whose, None] = {}
@@ -278,12 +287,12 @@ class Writer:
             position = places.of(row.transaction, row.ordinal)
             operation = _WORDS[row.change.operation]
             bound = partial(entries.binding, controller, database, table, operation, position)
-            born = row.transaction.at if job.born is not None else None
-            sealed = [seals.part(_ROW, whose, members, bound, born if whose is job.born else None) for whose, members in job.sealed.items()]
+            born, at = job.born, row.transaction.at
+            sealed = [seals.part(_ROW, whose, members, bound, at if whose is born else None) for whose, members in job.sealed.items()]
             if row.acting is not None and (actor := self._actor(job)):
                 sealed.append(seals.part(_ACTOR, actor, row.acting.claim(), bound))
             entry = entries.change(
-                at=row.transaction.at, position=position, database=database, table=table, operation=operation, sealed=sealed,
+                at=at, position=position, database=database, table=table, operation=operation, sealed=sealed,
                 fact=self.fact(row.acting),
             )  # fmt: skip
             if controller in of:
@@ -299,8 +308,9 @@ class Writer:
 
     def fact(self, acting: Acting | None) -> Fact | None:
         """Return what stands in clear about a session; None where the transaction told nothing."""
-        if acting is None:
-            return None
+        return None if acting is None else self._of_session(acting)[1]
+
+    def _fact(self, acting: Acting) -> Fact:
         found = self._facts.get(acting)
         if found is None:
             if len(self._facts) > 10_000:  # a request id in each claim: what is remembered must not grow for ever
