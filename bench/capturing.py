@@ -37,7 +37,7 @@ _RUN = ("-n", "-c", str(_CLIENTS), "-M", "prepared")
 _PATIENCE = 120  # seconds for the consumer to catch up
 _MEMORY = 300  # MB
 _LOOK = 0.5  # seconds between two looks at the lag
-_BEHIND = "SELECT max(pg_current_wal_insert_lsn() - confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()"
+_BEHIND = "SELECT (pg_current_wal_insert_lsn() - confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()"
 _STATEMENTS = {name: statement.as_string(None) for name, statement in sql.load("bench", "capturing").items()}
 _TELLERS = """
 obhut: 1

@@ -287,10 +287,12 @@ class Keyring:
             "prints": b"".join(prints),
             "epochs": [epoch.number for _, epoch in mine],
             "ids": b"".join([key.id for key in keys]),
-            "wrapped": b"".join([
-                epoch.wrap_with(key, drawn[at : at + NONCE_BYTES])
-                for (_, epoch), key, at in zip(mine, keys, range(0, len(drawn), NONCE_BYTES), strict=True)
-            ]),
+            "wrapped": b"".join(
+                [
+                    epoch.wrap_with(key, drawn[at : at + NONCE_BYTES])
+                    for (_, epoch), key, at in zip(mine, keys, range(0, len(drawn), NONCE_BYTES), strict=True)
+                ]
+            ),
         }
         added = {row[0] for row in self.session.rows(SQL["add"], values, binary=True)}
         return {item: key for item, key in zip(wanted, keys, strict=True) if key.id in added}

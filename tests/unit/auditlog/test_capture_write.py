@@ -22,7 +22,7 @@ from obhut.auditlog.capture.write import Writer
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.datamap.graph import Graph, require
 from obhut.keystore.sealing import Key, new_key, unseal
-from obhut.keystore.subjects import Held
+from obhut.keystore.subjects import Erased, Held
 
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 VISIT = """
@@ -157,3 +157,37 @@ def test_whole_rows_differ_in_the_same_columns_either_way(pairs: list[tuple[byte
     quick = images(Change(relation, Operation.UPDATE, old, new), ("id",))
     assert quick == images(Change(relation, Operation.UPDATE, old, new, lacking=True), ("id",))
     assert set(quick.new) == {name for name, before, now in zip(relation.names, old, new, strict=True) if before != now}
+
+
+@dataclass
+class Gone(Ring):
+    """Patient 1 was erased; who is asked to begin anew is noted."""
+
+    begun: list[SubjectRef] = field(default_factory=list)
+
+    def keys(self, wanted: Mapping[str, Iterable[SubjectRef]]) -> dict[str, dict[SubjectRef, Held]]:
+        return {who: {ref: self.held.get((who, ref)) or Erased(None) for ref in refs} for who, refs in wanted.items()}
+
+    def begin(self, controller: str, ref: SubjectRef, committed_at: datetime) -> Held:
+        self.begun.append(ref)
+        return self.held.setdefault((controller, ref), new_key())
+
+
+def test_a_visit_begins_no_new_life() -> None:
+    """Rows that are led to an erased person by a link are dropped; only the person's own row, inserted anew, begins a new life."""
+    patient: Values = [b"1", b"1", b"a@example.org", b"2026-01-01"]
+    changed: Values = [b"1", b"1", b"b@example.org", b"2026-01-01"]
+    changes = [("patient", patient, changed), ("visit", None, [b"7", b"1", b"note"])]
+    rows = [
+        Row(Change(RELATIONS[table], Operation.UPDATE if old else Operation.INSERT, old, new), Transaction(500, AT), number, None)
+        for number, (table, old, new) in enumerate(changes)
+    ]
+    ring = Gone()
+    writer = writer_of({})
+    made = writer.batch(rows, Server("7575", 1), ring).entries["ctl_1"]
+    assert [part.dropped for entry in made for part in entry.sealed] == ["erased", "erased"]
+    assert ring.begun == []
+    again = Row(Change(RELATIONS["patient"], Operation.INSERT, None, patient), Transaction(600, AT), 0, None)
+    (entry,) = writer.batch([again], Server("7575", 1), ring).entries["ctl_1"]
+    assert [part.dropped for part in entry.sealed] == [""]
+    assert ring.begun == [SubjectRef("patient", ("1",))]

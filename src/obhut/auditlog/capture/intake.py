@@ -84,13 +84,12 @@ class Intake:
         add = items.append
         for payload in payloads:
             event = decode(payload)
-            kind = type(event)
-            if kind is Change:
+            if type(event) is Change:
                 now = self.transaction
                 assert now is not None  # noqa: S101 - the protocol: rows stand between begin and commit
                 now.ordinal += 1
                 add(Row(event, now, now.ordinal, now.acting))
-            elif kind is Begin:
+            elif type(event) is Begin:
                 self.transaction = Transaction(event.commit, event.at)
             elif event is not None:
                 self._other(event, items)

@@ -6,7 +6,7 @@ erased person's values are dropped before they are encoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -14,13 +14,15 @@ from typing import Any, Final
 import msgspec
 
 from obhut.auditlog import entries
-from obhut.auditlog.capture.forms import PEOPLE, Form, Raw, Whose
+from obhut.auditlog.capture.forms import PEOPLE, Form, Whose
 from obhut.auditlog.capture.intake import Row
 from obhut.auditlog.capture.messages import Acting
 from obhut.auditlog.capture.owners import Claim, Key, Owner, Owners, Shown
 from obhut.auditlog.capture.parts import Images, images, parts
 from obhut.auditlog.capture.pgoutput import Change, Operation, Relation
 from obhut.auditlog.capture.seals import Keys, Places, Seals, Server
+from obhut.auditlog.capture.sessions import Sessions
+from obhut.auditlog.capture.standing import Standing
 from obhut.auditlog.entries import Entry, Fact, Part
 from obhut.controllers.vocabulary import SubjectRef
 from obhut.datamap.graph import Graph, TableNode
@@ -84,13 +86,11 @@ class Writer:
         self.owners = owners
         self._controllers = controllers
         self.vendor = vendor
-        self._sealed_accounts = frozenset(sealed_accounts)
+        self._sessions = Sessions(sealed_accounts)
         self._nodes: dict[int, TableNode | None] = {}
         self._forms: dict[int, tuple[Relation, Form | None]] = {}  # by identity
         self._people: dict[tuple[str, SubjectRef], Whose] = {}
-        self._standing: dict[int, dict[Raw, Whose]] = {}  # by table of people and their key: whose the stream last said they are
-        self._facts: dict[Acting, Fact] = {}
-        self._last: tuple[Acting | None, tuple[bool, Fact]] = None, (False, Fact())
+        self._standing = Standing()
         self.roots = {**(former or {}), **{oid: graph.catalogue.root(oid).full_name for oid in graph.catalogue.tables}}
 
     @property
@@ -113,7 +113,8 @@ class Writer:
 
     def batch(self, rows: Sequence[Row], server: Server, keys: Keys) -> Batch:
         """Return the entries of changes, sealed."""
-        if len(self._people) > PEOPLE or any(len(seen) > PEOPLE for seen in self._remembered()):
+        seen = (len(form.seen) for _, form in self._forms.values() if form is not None)
+        if max(len(self._people), len(self._standing), *seen) > PEOPLE:
             self._forget_people()
         made = Batch()
         jobs = self._jobs(rows, made)
@@ -157,27 +158,12 @@ class Writer:
 
     def _at_once(self, form: Form, change: Change, shown: list[Shown]) -> Whose | None:
         """Return the one person of a row that needs no other rows, or only one that the stream has shown; None for every other row."""
-        if form.alone:
-            whose = self._known(form, change, shown)
-            if form.person is not None:
-                self._note(form, change, whose)
-            return whose
-        if form.parent is None or form.named or form.raw(change) is None:
-            return None
-        values = change.new if change.new is not None else change.old
-        return self._standing.get(form.parent, {}).get(form.person(values)) if form.person and values is not None else None
-
-    def _note(self, form: Form, change: Change, whose: Whose | None) -> None:
-        """Remember whose the person of a row now is; where that has changed or is not known, owners find it out."""
-        standing, person = self._standing.setdefault(form.oid, {}), form.person
-        if person is None:
-            return
-        if whose is not None:
-            standing[person(change.new if change.new is not None else change.old)] = whose
-            return
-        for values in (change.old, change.new):
-            if values is not None:
-                standing.pop(person(values), None)
+        if not form.alone:
+            return self._standing.of(form, change)
+        whose = self._known(form, change, shown)
+        if form.person is not None:
+            self._standing.note(form, change, whose)
+        return whose
 
     def _known(self, form: Form, change: Change, shown: list[Shown]) -> Whose | None:
         """Return the one person whom a row names by itself, in the log of a known controller; None for every other row."""
@@ -204,10 +190,6 @@ class Writer:
         if found is None:
             found = self._people[controller, ref] = Whose(controller, ref)
         return found
-
-    def _remembered(self) -> Iterator[Sized]:
-        yield from self._standing.values()
-        yield from (form.seen for _, form in self._forms.values() if form is not None)
 
     def _forget_people(self) -> None:
         self._people.clear()
@@ -261,15 +243,9 @@ class Writer:
     def _actor(self, job: _Job) -> Whose | None:
         """Return under whose key it is sealed who acted; None where nothing is known that does not stand in clear."""
         acting = job.row.acting
-        if acting is None or not self._of_session(acting)[0]:
+        if acting is None or not self._sessions.named(acting):
             return None
         return self._person(job.controller, SubjectRef(STAFF, (acting.who,)))
-
-    def _of_session(self, acting: Acting) -> tuple[bool, Fact]:
-        """Return whether something about a session is sealed, and what stands in clear; neighbouring changes are mostly of one session."""
-        if acting is not self._last[0]:
-            self._last = acting, (self._named(acting), self._fact(acting))
-        return self._last[1]
 
     def _everybody(self, jobs: Sequence[_Job]) -> Iterable[Whose]:
         found: dict[Whose, None] = {}
@@ -300,24 +276,9 @@ class Writer:
             else:
                 of[controller] = [entry]
 
-    def _named(self, acting: Acting) -> bool:
-        """Whether more is known than stands in clear: a claim, an address, or the account of a single person."""
-        return bool(acting.actor or acting.client or acting.reason or acting.request or acting.role) or (
-            acting.session_user in self._sealed_accounts
-        )
-
     def fact(self, acting: Acting | None) -> Fact | None:
         """Return what stands in clear about a session; None where the transaction told nothing."""
-        return None if acting is None else self._of_session(acting)[1]
-
-    def _fact(self, acting: Acting) -> Fact:
-        found = self._facts.get(acting)
-        if found is None:
-            if len(self._facts) > 10_000:  # a request id in each claim: what is remembered must not grow for ever
-                self._facts.clear()
-            shown = "" if acting.session_user in self._sealed_accounts else acting.session_user
-            found = self._facts[acting] = Fact(session_user=shown, application=acting.application)
-        return found
+        return None if acting is None else self._sessions.fact(acting)
 
 
 def _ask(change: Change, form: Form, shown: list[Shown]) -> tuple[int, int]:
