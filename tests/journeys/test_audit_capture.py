@@ -379,6 +379,37 @@ def test_only_obhut_writes_in_its_name(clinic: Installation) -> None:
                 connection.execute(f"SELECT {call}")
 
 
+TRAPS = """
+CREATE SCHEMA trap; CREATE TABLE trap.caught (run_as text); GRANT ALL ON SCHEMA trap TO PUBLIC; GRANT ALL ON trap.caught TO PUBLIC;
+CREATE FUNCTION trap.set_config(text, text, boolean) RETURNS text LANGUAGE sql
+  AS $$INSERT INTO trap.caught VALUES (current_user); SELECT pg_catalog.set_config($1, $2, $3)$$;
+CREATE FUNCTION trap.current_setting(text) RETURNS text LANGUAGE sql
+  AS $$INSERT INTO trap.caught VALUES (current_user); SELECT pg_catalog.current_setting($1)$$;
+CREATE FUNCTION trap.host(inet) RETURNS text LANGUAGE sql AS $$INSERT INTO trap.caught VALUES (current_user); SELECT pg_catalog.host($1)$$;
+CREATE FUNCTION trap.pg_logical_emit_message(boolean, text, text) RETURNS pg_lsn LANGUAGE sql
+  AS $$INSERT INTO trap.caught VALUES (current_user); SELECT pg_catalog.pg_logical_emit_message($1, $2, $3)$$;
+CREATE FUNCTION trap.differs(text, text) RETURNS boolean LANGUAGE sql
+  AS $$INSERT INTO trap.caught VALUES (current_user); SELECT $1 OPERATOR(pg_catalog.<>) $2$$;
+CREATE OPERATOR trap.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = trap.differs);
+"""
+
+
+def test_a_search_path_leads_to_no_privileges(clinic: Installation) -> None:
+    """What runs with Obhut's rights finds its functions and operators by schema, whatever path the application's session has."""
+    clinic.sql(TRAPS)
+    try:
+        with psycopg.connect(clinic.url) as connection:
+            connection.execute("SET LOCAL search_path = trap, public, pg_catalog")
+            connection.execute("UPDATE public.patient SET born_on = born_on WHERE id = 3")
+            connection.execute("SELECT obhut.context('account-17')")
+            assert connection.execute("SELECT count(*) FROM trap.caught").fetchone() == (0,)
+            used = "SELECT current_setting('role'::text) <> 'none'::text, host('::1'), set_config('a.b', 'c', true)"
+            connection.execute(f"{used}, pg_logical_emit_message(true, 'test', 'x')")
+            assert connection.execute("SELECT count(*) FROM trap.caught").fetchone() == (5,), "positive control: each trap catches"
+    finally:
+        clinic.sql("DROP SCHEMA trap CASCADE")
+
+
 def test_schema_changes_while_capturing(clinic: Installation, logs: Logs) -> None:
     """Added, retyped, renamed and dropped columns and a new partition: rows keep coming, and what was hidden is a gap."""
     before = len(logs.gaps())
