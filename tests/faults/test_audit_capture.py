@@ -116,17 +116,15 @@ def outgrown(clinic: Installation) -> None:
     """Write more WAL than the server keeps for a slot that nobody reads: it gives up the slot, never its disk."""
     clinic.cluster.configure({"max_slot_wal_keep_size": "1MB"})
     clinic.cluster.reload()
-    deadline = time.monotonic() + 20
-    while clinic.value("SHOW max_slot_wal_keep_size") != "1MB":
+    deadline = time.monotonic() + 30
+    # More than once: a checkpoint also keeps what the summarizer of WAL has not read yet.
+    while clinic.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'obhut_audit_clinic'") != "lost":
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    for _ in range(3):
         clinic.sql("UPDATE price SET amount = amount + 1")
         clinic.value("SELECT pg_switch_wal()")
-    clinic.sql("CHECKPOINT")
+        clinic.sql("CHECKPOINT")
     clinic.cluster.configure({"max_slot_wal_keep_size": SERVER["max_slot_wal_keep_size"]})
     clinic.cluster.reload()
-    assert clinic.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'obhut_audit_clinic'") == "lost"
     assert "slot-lost" in clinic.obhut.run("audit", "status").stdout
 
 
