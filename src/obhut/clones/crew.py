@@ -11,8 +11,7 @@ import gc
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from obhut.clones.errors import CloneWorkerError
@@ -41,29 +40,6 @@ def share(work: Callable[[Sequence[P]], R], pieces: Sequence[P], workers: int) -
         for pid, reader in running:
             os.close(reader)
             _end(pid)
-
-
-@contextmanager
-def aside(work: Callable[[], object]) -> Iterator[None]:
-    """Do something in a process of its own while the block runs, and wait for it at the end, or end it when the block failed.
-
-    For what is done again, or waited for, by somebody who is told when it does not work: here nobody hears of it.
-    """
-    parent = os.getpid()
-    pid = os.fork()
-    if not pid:
-        try:
-            die_with(parent)
-            work()
-        finally:
-            os._exit(0)  # sessions and files of the parent are not this process's to close
-    try:
-        yield
-    except BaseException:
-        _end(pid)
-        raise
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def _forked(work: Callable[[Sequence[P]], R], pieces: Sequence[P]) -> tuple[int, int]:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from obhut.auditlog.capture import traces
-from obhut.clones import check, crew, mark, maskers, objects, passing, prepare, recovered
+from obhut.clones import check, mark, maskers, objects, passing, prepare, recovered
 from obhut.clones import source as sources
 from obhut.clones import target as places
 from obhut.clones.carry import Carrier
@@ -246,8 +245,7 @@ class Copying:
     def carry_out(self, source: Source) -> Outcome:
         """Carry out all steps; whatever is raised once something was made, the copy is dropped first."""
         prepared = self._prepare(source)
-        with self._cluster_underway():
-            originals, entries, roles, definitions = self._definitions(source, prepared)
+        originals, entries, roles, definitions = self._definitions(source, prepared)
         with runs.step(self.run, "target", self.clock):
             given = places.target_of(self.settings, self.run)
             if not given.owned:
@@ -300,14 +298,6 @@ class Copying:
                 _refuse_leaks([statement], self.request.database)
             step.record(entries=sum(len(part) for part in entries.values()), identifiers=originals.identifiers.count)
         return originals, entries, roles, statement
-
-    def _cluster_underway(self) -> AbstractContextManager[None]:
-        """Make the files of an own cluster while identifiers are read; :meth:`_target` waits for them, and hears what went wrong."""
-        if self.request.target:
-            return nullcontext()
-        places.make_directory_of(self.settings, self.run.id)
-        cluster = places.own_cluster(self.settings, self.run)
-        return crew.aside(lambda: targets.make_files(cluster, places.superuser_of(self.run), 16))
 
     def _target(self) -> Target:
         target = places.target_of(self.settings, self.run)
