@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from obhut.foundation import language
+
 _RAN: list[str] = []
 _LONGEST_FIRST = {"faults": 0, "journeys": 1, "properties": 2}
 
@@ -16,6 +18,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """Keep the caller's settings file, moved clock, fault points and language out of the tests."""
     for variable in ("OBHUT_CONFIG", "OBHUT_CLOCK_OFFSET", "OBHUT_DIE_AT", "OBHUT_TRACE_FAULTPOINTS"):
         monkeypatch.delenv(variable, raising=False)
+    language.use(language.Language.ENGLISH)  # a command that an earlier test ran in this process may have set it
     return
 
 

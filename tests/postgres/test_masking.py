@@ -486,6 +486,16 @@ def test_every_transformer_of_the_server_holds_what_it_declares(database: Any) -
             _hold(session, name)
 
 
+def test_a_date_without_a_year_has_no_age_band(database: Any) -> None:
+    """The first years of the calendar begin with year 1; what is infinite stays so, as it tells nothing."""
+    with database.session() as session:
+        session.execute("CREATE TABLE born (n int PRIMARY KEY, x date)")
+        column = next(table for table in read_catalogue(session).tables.values() if table.name == "born").by_name["x"]
+        asked = SQL("SELECT {}::text FROM unnest(%s::date[]) u(x)").format(masked("age_band", {"years": 5}, column))
+        found = [row[0] for row in session.rows(asked, (["0004-05-06", "infinity", "-infinity", None, "1987-06-05", "0003-01-01 BC"],))]
+    assert found == ["0001-01-01", "infinity", "-infinity", None, "1985-01-01", "0001-01-01"]
+
+
 def _hold(session: Session, name: str) -> None:
     """Ask the server for results of many values at once, and judge each."""
     options, kind, values, holds = HOLDS[name]

@@ -126,7 +126,9 @@ def _lowest(column: Column) -> str | None:
 def _age_band(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
     years = Literal(int(options.get("years", 5)))
     year = SQL("(extract(year FROM {c})::int - mod(extract(year FROM {c})::int, {y}))").format(c=current, y=years)
-    return SQL("(CASE WHEN {c} IS NOT NULL THEN make_date({year}, 1, 1) END)::{t}").format(c=current, year=year, t=trusted(column.type))
+    # No calendar has a year 0, and infinity has none at all.
+    first = SQL("make_date(coalesce(nullif({}, 0), 1), 1, 1)").format(year)
+    return SQL("(CASE WHEN isfinite({c}) THEN {first}::{t} ELSE {c} END)").format(c=current, first=first, t=trusted(column.type))
 
 
 def _truncate(current: Composable, options: Mapping[str, Any], column: Column) -> Composable:
