@@ -14,6 +14,7 @@ from obhut.auditlog.capture.seals import Server
 from obhut.auditlog.capture.write import Writer
 from obhut.auditlog.entries import Entry, Position
 from obhut.datamap.graph import TableNode
+from obhut.foundation.clock import stamp
 
 _PUBLICATION: Final = "publication"
 _SHORT: Final = frozenset("ndi")  # identities that keep less than the whole row
@@ -81,7 +82,7 @@ def looked(found: Iterable[plan.TableGap], writer: Writer, at: datetime, since: 
     made = []
     for gap in found:
         node = writer.node(gap.table)
-        detail: dict[str, str | int] = {"until": f"{at:%Y-%m-%dT%H:%M:%SZ}"}
+        detail: dict[str, str | int] = {"until": stamp(at)}
         made.append(
             entries.gap(
                 at=since or at,
@@ -109,7 +110,7 @@ def cut_off(missed: plan.Missed, database: str, server: Server, slot: int, mark:
         database=database,
         reason=missed.reason,
         position=place if behind else None,
-        detail={**missed.detail, "until": f"{now:%Y-%m-%dT%H:%M:%SZ}"},
+        detail={**missed.detail, "until": stamp(now)},
         capture="poll",
     )
 
