@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -40,10 +40,12 @@ MOST = 1 << 22  # digests of values that one process holds (32 MB); columns beyo
 _PLACES, _ROWS = 20, 1000  # columns of the source that the control tries, and rows of each
 TRIED = 200  # cells of a chunk that tell whether its column can be judged
 _BEYOND = bytes(range(128, 256))
-_LOWER = bytes(range(256)).lower()
 _LOWERED = (("\N{KELVIN SIGN}".encode(), b"k"), ("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}".encode(), b"i"))  # in lower case
 _NOTHING = _SEPARATOR + NULL
 _LONG = 64  # bytes of a value that no two lists of words have in common by chance
+_LONG_TEXTS = frozenset({"text"})  # transformers whose values are long: their first bytes are compared, and all of it where those are met
+_HEAD = _LONG + 1  # bytes
+_CUT = _HEAD + 31  # bytes of a cell from which these can be had, most of the time
 _NO_PATHS: frozenset[str] = frozenset()
 
 
@@ -210,12 +212,15 @@ class Watch:
         told, rule = self.told, self._found.invented[place]
         if place in told.beyond:
             return
-        replaced, made = _replaced(before, words=rule.transformer in _OF_WORDS), _folded(_joined(after))
+        long = rule.transformer in _LONG_TEXTS
+        replaced = _replaced(before, words=rule.transformer in _OF_WORDS, long=long)
         if rule.transformer in FEW:
-            made = [value for value in set(made) if _judged(value)]
+            made = [value for value in set(_folded(_joined(set(after)))) if _judged(value)]
             told.cells[place] += len(made)
-        elif self._tells(place, made):
-            told.cells[place] += len(made)
+        else:
+            made = _forms(after if long else set(after), long=long)
+            if self._tells(place, made):
+                told.cells[place] += len(after)
         for side, values in ((told.before, replaced), (told.after, made)):
             side.setdefault(place, array("q")).extend(map(hash, values))
         self._held += len(replaced) + len(made)
@@ -239,33 +244,61 @@ def _joined(cells: Iterable[bytes]) -> bytes:
 
 def _folded(text: bytes) -> list[bytes]:
     """Return joined cells so that all with the same canonical form are alike, and few others: letters beyond ASCII are left out."""
-    for letter, low in _LOWERED:
-        if letter in text:
+    if not text.isascii():
+        for letter, low in _LOWERED:
             text = text.replace(letter, low)
-    return list(map(bytes.strip, text.translate(_LOWER, _BEYOND).split(_SEPARATOR)))
+        text = text.translate(None, _BEYOND)
+    return list(map(bytes.strip, text.lower().split(_SEPARATOR)))
 
 
-def _replaced(cells: Sequence[bytes], *, words: bool) -> list[bytes]:
-    """Return the values of the source that tell something when they are met again, as :func:`_folded` does.
+def _forms(cells: Collection[bytes], *, long: bool) -> list[bytes]:
+    """Return the folded form of every cell, in any order; with ``long`` no more of it than :data:`_HEAD` bytes."""
+    if not long:
+        return _folded(_joined(cells))
+    few = [form[:_HEAD] for form in _folded(_joined([cell for cell in cells if len(cell) <= _CUT]))]
+    return few + _heads([cell for cell in cells if len(cell) > _CUT])
+
+
+def _heads(cells: Sequence[bytes]) -> list[bytes]:
+    """Return the first :data:`_HEAD` bytes of the folded form of cells longer than :data:`_CUT`: where wholes are alike, so are these."""
+    forms = _folded(_joined([cell[:_CUT] for cell in cells])) if cells else []
+    if len(forms) != len(cells):  # a cell holds the separator
+        return [_folded(_joined([cell]))[0][:_HEAD] for cell in cells]
+    # One that begins with blanks, escapes or letters beyond ASCII may need more of its bytes.
+    return [form[:_HEAD] if len(form) >= _HEAD else _folded(_joined([cell]))[0][:_HEAD] for form, cell in zip(forms, cells, strict=True)]
+
+
+def _replaced(cells: Iterable[bytes], *, words: bool, long: bool) -> list[bytes]:
+    """Return the values of the source that tell something when they are met again, each once, in the forms of :func:`_forms`.
 
     Args:
         cells: before masking.
         words: leave out what words of the lists make up: the source may hold such values by itself.
+        long: of long texts.
     """
+    if long:
+        heads = _heads([cell for cell in cells if len(cell) > _CUT])
+        return heads + [form[:_HEAD] for form in _telling({cell for cell in cells if len(cell) <= _CUT}, words=words)]
+    return _telling(set(cells), words=words)
+
+
+def _telling(cells: Iterable[bytes], *, words: bool) -> list[bytes]:
+    """Return the folded forms of those cells that tell something when they are met again."""
     text = _joined([cell for cell in cells if len(cell) >= SHORTEST])
     if text.isascii():
         values = [value for value in _folded(text) if len(value) >= SHORTEST]
-        return [value for value in values if len(value) > _LONG or _own(value)] if words else values
+        return _own(values) if words else values
     if words:
         everything = text.decode("utf-8", "replace").split(SEPARATOR)
         text = SEPARATOR.join([value for value in everything if len(value) > _LONG or judged("", value, _NO_PATHS)]).encode()
     return _folded(text) if text else []
 
 
-def _own(value: bytes) -> bool:
-    """Whether a value of the source is none that words of the lists make up; most show it by their first word."""
-    first = value.partition(b" ")[0]
-    return (len(first) > 1 and first.isalpha() and not listed(first.decode("ascii"))) or _judged(value)
+def _own(values: Sequence[bytes]) -> list[bytes]:
+    """Return those values of the source that are none that words of the lists make up; most show it by their first word."""
+    first = [value.partition(b" ")[0] for value in values]
+    own = {word for word in set(first) if len(word) > 1 and word.isalpha() and not listed(word.decode("ascii"))}
+    return [value for value, word in zip(values, first, strict=True) if word in own or len(value) > _LONG or _judged(value)]
 
 
 def _judged(value: bytes) -> bool:

@@ -135,6 +135,26 @@ def test_a_value_that_comes_out_again_is_met(values: list[str], written: type[st
         assert met >= 1
 
 
+@given(
+    st.text(st.sampled_from(" \n\t\\äKſ\x1fabcdeXYZ .,"), min_size=30, max_size=200),
+    st.text(st.sampled_from(" \nä\x1f"), max_size=120),
+    st.sampled_from([str, str.upper, " {}\n".format]),
+    st.sampled_from([" ", "\n"]),
+)
+@example("a", "", str, " ")
+@example("abcde", " " * 110, str, " ")
+def test_a_long_text_that_comes_out_again_is_met(value: str, before: str, written: type[str], blank: str) -> None:
+    """Only its first bytes are compared: blanks, escapes and letters beyond ASCII in front of them, or at its end, change nothing."""
+    text = before + value * (1 + 130 // len(value)) + blank * 150
+    found = Originals(invented={PLACE: ColumnPlan("it", "text", False, "text", category="user.content")})  # type: ignore[arg-type]
+    watch = Watch(found, {TABLE: Looking("public.t", frozenset({"it"}), False, False, frozenset({"it"}))})
+    compare = watch.columns(TABLE)
+    compare("it", [b"short", escape(text.encode()), NULL], [b"someone", NULL])
+    compare("it", [b"other"], [b"somebody.else", escape(written(text.strip()).encode())])
+    if canonical(written(text.strip())) == canonical(text):
+        assert common(watch.told.before[PLACE], watch.told.after[PLACE]) >= 1
+
+
 def test_what_was_invented_is_not_met() -> None:
     """Digests of two sides with nothing in common have nothing in common; every share is asked."""
     before = array("q", range(300_000))
