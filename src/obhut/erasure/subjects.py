@@ -204,10 +204,15 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class ControllerColumns:
-    """The controller's key as texts, and the joins behind the person's row ``s`` that they need."""
+    """The columns of the controller's key, and the joins behind the person's row ``s`` that they need."""
 
-    columns: list[Composable]
+    natives: list[Composable]
     joins: Composable
+
+    @property
+    def columns(self) -> list[Composable]:
+        """The same columns as texts."""
+        return [SQL("{}::text").format(column) for column in self.natives]
 
 
 def controller_columns(graph: Graph, subject: Subject) -> ControllerColumns:
@@ -219,7 +224,7 @@ def controller_columns(graph: Graph, subject: Subject) -> ControllerColumns:
         last = index == len(path) - 1
         if last and set(graph.controller_key) <= set(hop.parent_columns):
             mine = dict(zip(hop.parent_columns, hop.columns, strict=True))
-            return ControllerColumns([SQL("{}::text").format(Identifier(alias, mine[name])) for name in graph.controller_key], composed)
+            return ControllerColumns([Identifier(alias, mine[name]) for name in graph.controller_key], composed)
         following = f"h{index}"
         on = SQL(" AND ").join(
             SQL("{} = {}").format(Identifier(alias, mine), Identifier(following, theirs))
@@ -228,7 +233,7 @@ def controller_columns(graph: Graph, subject: Subject) -> ControllerColumns:
         parent = graph.catalogue.tables[hop.parent]
         composed = SQL("{} LEFT JOIN {} {} ON {}").format(composed, parent.relation, Identifier(following), on)
         alias = following
-    return ControllerColumns([SQL("{}::text").format(Identifier(alias, name)) for name in graph.controller_key], composed)
+    return ControllerColumns([Identifier(alias, name) for name in graph.controller_key], composed)
 
 
 class Looking(Enum):

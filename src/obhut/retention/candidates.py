@@ -24,6 +24,7 @@ from obhut.postgres.sql import SQL, Composable, Identifier, Literal, array_liter
 Key = tuple[str, ...]
 _ZONED = "timestamp with time zone"
 _DISTINCT = SQL("{} IS DISTINCT FROM {}")
+_AT_ONCE = frozenset({"null", "constant", "empty"})  # ways whose result is no function of the row
 _OfColumn = Callable[[Identifier], Composable]
 
 
@@ -120,11 +121,18 @@ class Inactivity:
 
     def _grouped(self, session: Session, condition: Composable) -> dict[str, int]:
         """Count by controller; a scan for each question, because only what stands in WHERE is joined well, whatever the indexes."""
-        columns, joins = self._owner()
-        numbers = SQL(", ").join(trusted(str(number)) for number in range(1, len(columns) + 1))
-        query = SQL("SELECT {columns}, count(*) FROM {people}{joins} WHERE s.obhut_personal AND {condition} GROUP BY {numbers}").format(
-            columns=SQL(", ").join(columns), people=self._people(), joins=joins, condition=condition, numbers=numbers
-        )
+        found = controller_columns(self._graph, self._subject)
+        names = [Identifier(f"c{number}") for number in range(len(found.natives))]
+        numbers = SQL(", ").join(trusted(str(number)) for number in range(1, len(names) + 1))
+        # Texts are made of the groups, not of every row.
+        query = SQL(
+            "SELECT {texts}, n FROM (SELECT {columns}, count(*) AS n FROM {people}{joins} WHERE s.obhut_personal AND {condition}"
+            " GROUP BY {numbers}) AS counted"
+        ).format(
+            texts=SQL(", ").join(SQL("{}::text").format(name) for name in names),
+            columns=SQL(", ").join(SQL("{} AS {}").format(column, name) for column, name in zip(found.natives, names, strict=True)),
+            people=self._people(), joins=found.joins, condition=condition, numbers=numbers,
+        )  # fmt: skip
         return {canonical_key(key): number for *key, number in session.rows(query, []) if None not in key}
 
     def _of(self, keys: Sequence[Key], condition: Composable) -> set[Key]:
@@ -241,7 +249,8 @@ def still_personal(graph: Graph, table: Table, alias: str) -> Composable:
     A table without rules for its columns never becomes anonymous: the condition is always true.
     """
     parts: list[Composable] = []
-    for name, rule in graph.tables[table.oid].anonymise.items():
+    # What is compared without computing comes first: the first difference decides.
+    for name, rule in sorted(graph.tables[table.oid].anonymise.items(), key=lambda item: item[1].way not in _AT_ONCE):
         column = table.by_name[name]
         wanted = expressions.anonymised(rule, column)(Identifier(alias, name))
         form = SQL("{}::text IS DISTINCT FROM ({})::text") if column.base_type in {"json", "xml", "point"} else _DISTINCT
