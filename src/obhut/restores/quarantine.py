@@ -27,6 +27,7 @@ from obhut.foundation.settings import Settings
 from obhut.postgres.clusters import Binaries, Cluster, ClusterStartError, make_directory, server_user
 from obhut.postgres.connections import Session, parameter
 from obhut.postgres.errors import DatabaseError
+from obhut.restores import tablespaces
 from obhut.restores.errors import QuarantineError, RecoveryError, RestoreTargetError
 from obhut.restores.plan import Form, RecoveryTarget
 from obhut.restores.progress import Progress
@@ -160,7 +161,7 @@ def stage_wal(recovery: Recovery) -> RecoveryTarget:
     """Lay out the WAL that recovery needs, decrypted and checked, and return the target made explicit.
 
     Raises:
-        RecoveryError: the WAL has a hole before the target.
+        RecoveryError: the WAL has a hole before the target, or cannot be looked through for tablespaces.
         RestoreTargetError: no WAL reaches the target.
     """
     backup, repository = recovery.backup, recovery.repository
@@ -181,7 +182,9 @@ def stage_wal(recovery: Recovery) -> RecoveryTarget:
     segments = repository.wal_segments(timeline, backup.begin_lsn, end, system_identifier=identifier)
     repository.stage_wal(segments, recovery.wal, owner=recovery.owner)
     faultpoints.reach("restore.wal.staged")
-    last = last_commit(recovery.programs, recovery.wal, [segment.name for segment in segments])
+    names = [segment.name for segment in segments]
+    tablespaces.keep_inside(recovery.programs, recovery.wal, names, backup.wal_segment_size)
+    last = last_commit(recovery.programs, recovery.wal, names)
     target = recovery.target
     if target.form is Form.LATEST:
         if last is None or lsn_number(last[0]) <= lsn_number(backup.end_lsn):
