@@ -33,12 +33,14 @@ def _bytes_of(place: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def moved() -> Iterator[tuple[Lost, Path]]:
-    """Give a clinic whose patients lie in a tablespace that the backup knows, and whose events lie in one that only the WAL knows."""
+    """Give a clinic whose patients lie in a tablespace that both backups know, and whose events lie in one that only the WAL knows."""
     with clinic.installed_clinic() as installation:
         early, late = _place(installation, "early"), _place(installation, "late")
         installation.sql(f"CREATE TABLESPACE early LOCATION '{early}'")
         installation.sql("ALTER TABLE patient SET TABLESPACE early")
         installation.backup()
+        installation.sql("INSERT INTO status (word) VALUES ('between the backups')")
+        installation.obhut("backup", "run", "clinic", "--incremental")
         # One whose place another has by now.
         installation.sql(f"CREATE TABLESPACE dropped LOCATION '{late}'")
         installation.sql("DROP TABLESPACE dropped")
