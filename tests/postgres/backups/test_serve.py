@@ -201,14 +201,13 @@ def test_the_check_names_what_is_wrong(installation) -> None:
     assert {"backup-none", "slot-missing", "heartbeat-stale"} <= codes()
     installation.start()
     heartbeat.beat("courses", installation.url)
-    assert codes() <= {"window-short"}
+    until(lambda: codes() <= {"window-short"})  # how far behind the receiver is the server knows with its first report
     from obhut.foundation.clock import OffsetClock
 
     assert {"base-stale", "heartbeat-stale"} <= codes(OffsetClock(timedelta(days=2)))
     assert "backup-too-old" in codes(OffsetClock(timedelta(days=36)))
     run.stop(installation.settings, "courses")
-    time.sleep(0.5)
-    assert "slot-inactive" in codes()
+    until(lambda: "slot-inactive" in codes())
 
 
 def test_a_reader_that_is_not_ours_is_refused(installation, place) -> None:
